@@ -1,0 +1,34 @@
+"""unsmear: takes motion blur out of photographs, and makes the networks that do so.
+
+The package follows the data: photo → blurring → basis → pairs → models → training → evaluation → deblurring.
+Nothing heavy is imported until it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from unsmear.blurring import blur
+    from unsmear.photo import Photo, read_photo, write_photo
+
+_HOME = {
+    "Photo": "photo",
+    "read_photo": "photo",
+    "write_photo": "photo",
+    "blur": "blurring",
+}
+
+__all__ = ["Photo", "blur", "read_photo", "write_photo"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the stage it lives in on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'unsmear' has no attribute {name!r}")
+    return getattr(import_module(f"unsmear.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
