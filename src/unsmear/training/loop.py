@@ -1,0 +1,178 @@
+"""The training loop."""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import unsmear
+from unsmear.errors import RecipeError, TrainingError
+from unsmear.training.feeding import (
+    MakeSampler,
+    Photographs,
+    data_facts,
+    feed,
+    make_pair_sampler,
+    validation_pairs,
+)
+from unsmear.training.folder import RunFolder, source_commit
+from unsmear.training.keeping import Keeper
+from unsmear.training.losses import LOSSES
+from unsmear.training.placing import Place, find_place, seeded
+from unsmear.training.recipe import Recipe
+from unsmear.training.schedule import ema_decay, learning_rate, step_seed
+from unsmear.training.state import TrainingState
+
+
+def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = make_pair_sampler) -> Path:
+    """Train the recipe's network on blur made on the fly, into the folder `recipe.run`.
+
+    Minimises E[loss(f(v), u)] over pairs of a blurred v and a sharp u, each (3, size, size), sRGB in [0, 1]. Every
+    step is a function of the recipe and the step's number: a run that was killed and resumed gives the same bits,
+    on the same machine with the same number of threads (on a GPU: with `deterministic`).
+
+    Args:
+        recipe: what to do.
+        resume: go on from the newest state in the folder.
+        make_sampler: (recipe, photographs, seed, size) → sampler; a top-level function, sent to the workers.
+
+    Returns:
+        the folder's last.safetensors.
+
+    Raises:
+        RecipeError: the recipe does not fit the network, the data or the machine.
+        TrainingError: nothing to resume or another recipe's run; loss or gradient not finite; interrupted.
+    """
+    with contextlib.ExitStack() as stack:
+        place = find_place(recipe.device)
+        stack.callback(place.close)
+        photographs, folder = Photographs(recipe), RunFolder(recipe.run)
+        model = _network(recipe, place)
+        state = TrainingState.begin(recipe, model)
+        data = data_facts(recipe, photographs)
+        if resume:
+            folder.restore(state, recipe, data)
+        elif place.first:
+            folder.begin(recipe)
+        place.mean(0.0)  # the others wait here until the folder stands
+        keeper = None
+        if place.first:
+            facts = {"recipe": recipe.model_dump(mode="json"), "data": data}
+            facts |= {"commit": source_commit(), "version": unsmear.__version__}
+            fixed = validation_pairs(recipe, photographs.held_out, make=make_sampler)
+            keeper = Keeper(recipe, folder, state, fixed=fixed, facts=facts, device=place.device)
+            stack.callback(keeper.close)
+        pairs = feed(recipe, photographs.trained, step=state.step, place=place, make=make_sampler)
+        wrapped, loss_of, pieces = place.wrap(model), LOSSES[recipe.loss], recipe.accumulation
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        stop = stack.enter_context(_stop_on_signal())
+        stack.enter_context(_deterministic(recipe.deterministic))
+
+        for step in range(state.step, recipe.iterations):
+            begun = time.perf_counter()
+            blurred, sharp = (images.to(place.device, non_blocking=True) for images in next(pairs))
+            waited = time.perf_counter() - begun
+
+            # the gradient of the mean loss over all pieces of the batch and all processes
+            total = torch.zeros((), device=place.device)
+            for piece, (v, u) in enumerate(zip(blurred.chunk(pieces), sharp.chunk(pieces), strict=True)):
+                chance = seeded(step_seed(recipe.seed, step, piece, place.rank), place.device)
+                with chance, place.hold_gradients(wrapped, piece + 1 < pieces):
+                    with torch.autocast(
+                        place.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
+                    ):
+                        restored = wrapped(v)
+                    loss = loss_of(restored.float(), u) / pieces
+                    loss.backward()
+                total += loss.detach()
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            mean_loss, mean_norm, stopping = place.mean(total, norm, stop.is_set())
+            if not math.isfinite(mean_loss) or not math.isfinite(mean_norm):
+                what = "the norm of the gradient" if math.isfinite(mean_loss) else "the loss"
+                raise TrainingError(
+                    f"step {step + 1}: {what} is not finite (loss {mean_loss}, norm {mean_norm}). The step was not "
+                    f"taken; last good checkpoint: {folder.newest or 'none yet'}. "
+                    "A smaller learning_rate, clip or a warm-up may help."
+                )
+
+            # the step
+            if recipe.clip:
+                nn.utils.clip_grads_with_norm_(parameters, recipe.clip, norm)
+            rate = learning_rate(recipe, step)
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate
+            state.optimizer.step()
+            state.optimizer.zero_grad(set_to_none=True)
+            state.update_average(ema_decay(recipe, step))
+            state.step += 1
+            state.losses.append(mean_loss)
+            if keeper is not None:
+                keeper.after_step(rate=rate, norm=mean_norm, waited=waited, stopping=stopping > 0)
+            if stopping and state.step < recipe.iterations:
+                raise TrainingError(f"stopped after step {state.step}, which is saved; go on with --resume")
+    return folder.path / "last.safetensors"
+
+
+def _network(recipe: Recipe, place: Place) -> nn.Module:
+    """The recipe's network on its device, with first weights that are a function of the seed."""
+    from unsmear.models import create
+    from unsmear.models.checkpoints import load_checkpoint
+
+    with seeded(step_seed(recipe.seed), place.device):
+        model = create(recipe.network, low_rank=recipe.low_rank, **recipe.arguments)
+    if recipe.weights is not None:
+        model.load_state_dict(load_checkpoint(recipe.weights).state_dict())
+    multiple = int(getattr(model, "size_multiple", 1))
+    for key, size in [
+        *(("size", s.size) for s in recipe.stages),
+        ("validation.size", recipe.validation.size),
+    ]:
+        if size % multiple:
+            raise RecipeError(f"{key}: {recipe.network} takes multiples of {multiple} pixels, got {size}")
+    for stage in recipe.stages:
+        if stage.batch % (recipe.accumulation * place.processes):
+            raise RecipeError(
+                f"batch: {stage.batch} cannot be shared by {place.processes} processes "
+                f"in {recipe.accumulation} equal pieces"
+            )
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    placed: nn.Module = model.to(place.device, memory_format=layout)
+    return placed.train()
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """Turn SIGTERM and Ctrl-C into a flag, so that the step is finished and saved; a second Ctrl-C stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -1,0 +1,30 @@
+"""What a training makes small: functions of two batches (N, C, H, W) in [0, 1], the result a scalar."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def mse(restored: Tensor, sharp: Tensor) -> Tensor:
+    """Mean of d² with d = restored - sharp over all pixels: the paper's loss."""
+    return torch.nn.functional.mse_loss(restored, sharp)
+
+
+def charbonnier(restored: Tensor, sharp: Tensor, *, epsilon: float = 1e-3) -> Tensor:
+    """Mean of sqrt(d² + epsilon²): the absolute difference, rounded off at 0 (epsilon 1e-3 as Uformer)."""
+    return ((restored - sharp).square() + epsilon * epsilon).sqrt().mean()
+
+
+def psnr(restored: Tensor, sharp: Tensor) -> Tensor:
+    """Mean over the images of (10 / ln 10) ln(MSE + 1e-8), which is -PSNR in dB up to the 1e-8 (as NAFNet)."""
+    errors = (restored - sharp).square().mean(dim=(1, 2, 3))
+    return (10 / math.log(10)) * (errors + 1e-8).log().mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": mse,
+    "charbonnier": charbonnier,
+    "psnr": psnr,
+}
