@@ -1,0 +1,1 @@
+"""Kernels, kernel banks and masks: the parts of Eq. 2 besides the photograph."""
