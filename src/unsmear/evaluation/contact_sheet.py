@@ -1,0 +1,58 @@
+"""One picture that shows what the figures mean: crops of input, output and truth, side by side."""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+import pyvips
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unsmear.photo import Photo
+
+TILE = 288  # pixels: three of them fit a page of a text
+_GAP = 6
+_STRIP = 24
+_GROUND = 255
+
+
+def draw_contact_sheet(rows: Sequence[tuple[str, Tensor, Tensor, Tensor]]) -> Photo:
+    """Rows of (caption, input, output, truth), each picture (3,H,W) in [0,1] sRGB, as one 8-bit RGB photo.
+
+    Each row shows, at full size, the crop of 288×288 pixels where input and truth differ most.
+    """
+    width = 3 * TILE + 2 * _GAP
+    bands = [_strip(["input", "output", "truth"])]
+    for caption, *pictures in rows:
+        tiles = np.full((TILE, width, 3), _GROUND, np.uint8)
+        top, left = _place(pictures[0], pictures[-1])
+        for number, picture in enumerate(pictures):
+            tile = picture[:, top : top + TILE, left : left + TILE]
+            pixels = tile.clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+            start = number * (TILE + _GAP)
+            tiles[: pixels.shape[0], start : start + pixels.shape[1]] = pixels
+        bands += [_strip([caption]), tiles]
+    return Photo(pixels=np.concatenate(bands))
+
+
+def _place(blurred: Tensor, truth: Tensor) -> tuple[int, int]:
+    """Corner (row, column) of the tile with the largest squared difference, on a grid of a quarter tile."""
+    error = (blurred - truth).square().sum(0)[None, None]
+    window = (min(TILE, error.shape[-2]), min(TILE, error.shape[-1]))
+    step = TILE // 4
+    means = torch.nn.functional.avg_pool2d(error, window, stride=step)[0, 0]
+    row, column = divmod(int(means.argmax()), means.shape[-1])
+    return row * step, column * step
+
+
+def _strip(labels: Sequence[str]) -> NDArray[np.uint8]:
+    """A line of text, one label at the left end of each column; what does not fit is cut off."""
+    strip = np.full((_STRIP, 3 * TILE + 2 * _GAP, 3), _GROUND, np.uint8)
+    for number, label in enumerate(labels):
+        ink = pyvips.Image.text(html.escape(label), font="sans 10", dpi=96).numpy()
+        ink = ink.reshape(*ink.shape[:2])[: _STRIP - 4]
+        start, top = number * (TILE + _GAP), (_STRIP - ink.shape[0]) // 2
+        ink = ink[:, : strip.shape[1] - start]
+        strip[top : top + ink.shape[0], start : start + ink.shape[1]] -= ink[..., None]
+    return strip

@@ -1,0 +1,335 @@
+"""Score a network, or any folder of restored pictures, on pairs of a blurred and a sharp picture.
+
+    result = evaluate("sglrn-t.safetensors", "GOPRO_Large/test")
+    print(result.table())
+    result.write("scores")          # scores.csv, summary.json, contact_sheet.png
+
+Every picture is scored by itself, before and after restoring, with the same protocol on the same pixels;
+tables give the mean and the median over pictures. Unless told otherwise a restored picture is clamped to
+[0, 1] and rounded to 8 bit first, as a program would write it to a file: published figures are made so.
+"""
+
+import csv
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import unsmear
+from unsmear.errors import EvaluationError, UnsmearError
+from unsmear.evaluation.contact_sheet import draw_contact_sheet
+from unsmear.evaluation.layouts import Failure, PairFiles, PairList, find_pairs
+from unsmear.evaluation.protocols import Align, Protocol
+from unsmear.evaluation.restorers import Restorer, centre, find_restorer
+from unsmear.metrics import MAX_SHIFT, Channels
+from unsmear.photo import Photo, read_photo, write_photo
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageScore:
+    """The scores of one picture before (input) and after (output); seconds is None where nothing was run."""
+
+    name: str
+    blurred: str
+    sharp: str
+    width: int
+    height: int
+    psnr_input: float
+    psnr_output: float
+    ssim_input: float
+    ssim_output: float
+    seconds: float | None
+
+    @property
+    def psnr_gain(self) -> float:
+        """PSNR of the output less that of the input, in dB; 0 where both are infinite."""
+        return 0.0 if self.psnr_output == self.psnr_input else self.psnr_output - self.psnr_input
+
+    @property
+    def ssim_gain(self) -> float:
+        """SSIM of the output less that of the input."""
+        return self.ssim_output - self.ssim_input
+
+
+# Columns of tables, in their order: attribute of ImageScore.
+_FIGURES = ("psnr_input", "psnr_output", "psnr_gain", "ssim_input", "ssim_output", "ssim_gain", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What `evaluate` found: a score for each picture, the pairs that failed, and where it all comes from."""
+
+    scores: tuple[ImageScore, ...]
+    failures: tuple[Failure, ...]
+    protocol: Protocol
+    model: dict[str, Any]
+    data: dict[str, Any]
+    contact_sheet: Photo | None = field(default=None, repr=False)
+
+    def mean(self, figure: str) -> float:
+        """Mean over pictures of an attribute of ImageScore; nan if it was not measured."""
+        return statistics.fmean(self._values(figure) or [math.nan])
+
+    def median(self, figure: str) -> float:
+        """Median over pictures of an attribute of ImageScore; nan if it was not measured."""
+        return statistics.median(self._values(figure) or [math.nan])
+
+    def _values(self, figure: str) -> list[float]:
+        values = [getattr(score, figure) for score in self.scores]
+        return [value for value in values if value is not None]
+
+    def extremes(self) -> dict[str, ImageScore]:
+        """The pictures with the worst, the median (the lower of two) and the best gain in PSNR."""
+        order = sorted(self.scores, key=lambda score: score.psnr_gain)
+        return {"worst": order[0], "median": order[(len(order) - 1) // 2], "best": order[-1]}
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the single pictures, as JSON can hold it (infinity as the text "inf")."""
+        named = {figure: self._exact(figure) for figure in _FIGURES}
+        return {
+            "unsmear": unsmear.__version__,
+            "model": self.model,
+            "data": self.data,
+            "protocol": {"psnr": self.protocol.psnr, "ssim": self.protocol.ssim, **asdict(self.protocol)},
+            "pictures": len(self.scores),
+            "mean": {named[figure]: _jsonable(self.mean(figure)) for figure in _FIGURES},
+            "median": {named[figure]: _jsonable(self.median(figure)) for figure in _FIGURES},
+            "extremes": {
+                which: {"name": score.name, named["psnr_gain"]: _jsonable(score.psnr_gain)}
+                for which, score in self.extremes().items()
+            },
+            "failures": [asdict(failure) for failure in self.failures],
+        }
+
+    def table(self) -> str:
+        """The result as text for a terminal."""
+        lines = [
+            f"{self.model['name']} on {self.data['name']}: {len(self.scores)} pictures, {self._manner()}",
+            "",
+        ]
+        lines.append(f"{'':34}{'input':>9}{'output':>9}{'gain':>9}")
+        for kind, exact, digits in (("psnr", self.protocol.psnr, 2), ("ssim", self.protocol.ssim, 4)):
+            for label, average in (("mean", self.mean), ("median", self.median)):
+                before, after, gain = (average(f"{kind}_{side}") for side in ("input", "output", "gain"))
+                unit = " (dB)" if kind == "psnr" else ""
+                lines.append(
+                    f"{exact + unit:<27}{label:<7}{before:9.{digits}f}{after:9.{digits}f}{gain:+9.{digits}f}"
+                )
+        lines.append("")
+        for which, score in self.extremes().items():
+            lines.append(
+                f"{which + ' gain':<13}{score.psnr_input:9.2f}{score.psnr_output:9.2f}{score.psnr_gain:+9.2f}"
+                f"  {score.name}"
+            )
+        if not math.isnan(self.mean("seconds")):
+            lines += ["", f"{self.mean('seconds'):.3g} s a picture"]
+        if self.failures:
+            lines += ["", f"{len(self.failures)} not scored:"]
+            lines += [f"  {failure.name}: {failure.reason}" for failure in self.failures]
+        return "\n".join(lines)
+
+    def _manner(self) -> str:
+        words = ["rounded to 8 bit" if self.protocol.eight_bit else "not rounded"]
+        if self.protocol.align != "none":
+            words.append(f"shifts up to {self.protocol.max_shift} px")
+        if self.protocol.crop is not None:
+            words.append(f"middle {self.protocol.crop} px only")
+        return ", ".join(words)
+
+    def _exact(self, figure: str) -> str:
+        kind, _, side = figure.partition("_")
+        return {"psnr": f"{self.protocol.psnr}_{side}", "ssim": f"{self.protocol.ssim}_{side}"}.get(
+            kind, figure
+        )
+
+    def write(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write scores.csv (one row per picture), summary.json and contact_sheet.png into a folder.
+
+        Raises EvaluationError if one of them exists and may not be overwritten, or cannot be written.
+        """
+        folder = Path(folder)
+        files = [folder / "scores.csv", folder / "summary.json", folder / "contact_sheet.png"]
+        if self.contact_sheet is None:
+            files.pop()
+        for file in files:
+            if file.exists() and not overwrite:
+                raise EvaluationError(f"{file} exists already: choose another folder, or allow overwriting.")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with files[0].open("w", encoding="utf-8", newline="") as table:
+                writer = csv.writer(table)
+                writer.writerow(("name", *map(self._exact, _FIGURES), "width", "height", "blurred", "sharp"))
+                for score in self.scores:
+                    figures = (_text(getattr(score, figure)) for figure in _FIGURES)
+                    writer.writerow(
+                        (score.name, *figures, score.width, score.height, score.blurred, score.sharp)
+                    )
+            text = json.dumps(self.summary(), indent=2, ensure_ascii=False, allow_nan=False)
+            files[1].write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise EvaluationError(
+                f"Cannot write the scores into {folder}: {error.strerror or error}."
+            ) from error
+        if self.contact_sheet is not None:
+            write_photo(self.contact_sheet, files[2], overwrite=overwrite)
+        return files
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _jsonable(value: float) -> float | str | None:
+    return None if math.isnan(value) else value if math.isfinite(value) else str(value)
+
+
+def evaluate(
+    model: str | Path | nn.Module | Callable[[Tensor], Tensor],
+    pairs: str | Path | Sequence[PairFiles],
+    *,
+    align: Align = "none",
+    channels: Channels = "luma",
+    max_shift: int = MAX_SHIFT,
+    eight_bit: bool = True,
+    crop: int | None = None,
+    limit: int | None = None,
+    blurred: str | None = None,
+    device: str = "auto",
+    contact_sheet: bool = True,
+    save_restored: str | Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Restore every blurred picture, and score input and output against the sharp one.
+
+    model: a network's name or checkpoint; "input", which leaves the picture as it is; a folder of pictures
+        that any program restored, found by the names of the blurred ones; a network; or a function from
+        (3,H,W) in [0,1] sRGB to the same.
+    pairs: a folder or CSV file for `find_pairs` (`blurred` goes there), or pairs that are known already.
+    align, channels, max_shift, eight_bit, crop: see `Protocol`.
+    limit: score only so many pairs, spread evenly over the set.
+    device: "auto" takes a GPU if there is one; or a name that PyTorch knows.
+    save_restored: a folder for the restored pictures as 8-bit PNG; a file that is there already stays, and
+        its pair fails.
+
+    A pair that cannot be read, compared or restored is listed in `failures` and the rest is scored.
+    Raises PairsError where there are no pairs, ModelError for an unknown model, EvaluationError if nothing
+    could be scored.
+    """
+    protocol = Protocol(align=align, channels=channels, max_shift=max_shift, eight_bit=eight_bit, crop=crop)
+    if isinstance(pairs, (str, Path)):
+        found, name = find_pairs(pairs, blurred=blurred), str(pairs)
+    else:
+        found, name = PairList("list of pairs", tuple(pairs)), "a list of pairs"
+    chosen = _spread(found.pairs, limit)
+    restorer = find_restorer(model, chosen, device=device, crop=crop)
+    failures, scores, digest = list(found.failures), [], hashlib.sha256()
+    bar = tqdm(chosen, desc=restorer.about["name"], unit="pair", disable=None if progress else True)
+    for pair in bar:
+        try:
+            pictures = _restore(pair, restorer, protocol)
+            if save_restored is not None:
+                _save(pictures.output, Path(save_restored) / f"{pair.name}.png")
+            scores.append(_score(pair, pictures, protocol))
+            digest.update(pictures.sha256)
+            bar.set_postfix_str(f"{statistics.fmean(score.psnr_gain for score in scores):+.2f} dB")
+        except (UnsmearError, RuntimeError) as error:  # RuntimeError: out of memory, a network that fails
+            failures.append(Failure(pair.name, str(error)))
+    if not scores:
+        reason = f"; {failures[0].name}: {failures[0].reason}" if failures else ""
+        raise EvaluationError(f"None of {len(chosen)} pairs could be scored{reason}")
+    data = {"name": name, "layout": found.layout, "pairs": len(found.pairs), "sha256": digest.hexdigest()}
+    result = Evaluation(
+        scores=tuple(scores), failures=tuple(failures), protocol=protocol, model=restorer.about, data=data
+    )
+    if not contact_sheet:
+        return result
+    rows = []
+    for which, score in result.extremes().items():
+        pair = PairFiles(score.name, Path(score.blurred), Path(score.sharp))
+        shown = _restore(pair, restorer, protocol)
+        caption = f"{which}: {score.psnr_gain:+.2f} dB {protocol.psnr}   {score.name}"
+        rows.append((caption, shown.input, shown.output, shown.truth))
+    return replace(result, contact_sheet=draw_contact_sheet(rows))
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Input, output and truth as they are scored, (3,H,W) float32."""
+
+    input: Tensor
+    output: Tensor
+    truth: Tensor
+    seconds: float | None
+    sha256: bytes
+
+
+def _restore(pair: PairFiles, restorer: Restorer, protocol: Protocol) -> _Pictures:
+    files = read_photo(pair.blurred), read_photo(pair.sharp)
+    if (files[0].height, files[0].width) != (files[1].height, files[1].width):
+        sizes = [f"{file.source} is {file.width}×{file.height}" for file in files]
+        raise EvaluationError(f"the pictures differ in size: {sizes[0]}, {sizes[1]}")
+    blurred, truth = (file.tensor() for file in files)
+    if protocol.crop is not None:
+        blurred, truth = centre(blurred, protocol.crop), centre(truth, protocol.crop)
+    start = time.perf_counter()
+    output = restorer.run(pair, blurred.clone())
+    seconds = time.perf_counter() - start
+    if output.shape != blurred.shape:
+        raise EvaluationError(
+            f"restoring gave a picture of shape {tuple(output.shape)} for one of {tuple(blurred.shape)}"
+        )
+    output = output.detach().to("cpu", torch.float32)
+    if not output.isfinite().all():
+        raise EvaluationError("the restored picture holds NaN or infinity")
+    if files[0].is_grey:  # a grey photo stays grey when it is written
+        output = output.mean(0, keepdim=True).expand_as(output)
+    if protocol.eight_bit:
+        blurred, output = ((x.clamp(0, 1) * 255).round() / 255 for x in (blurred, output))
+    content = hashlib.sha256(pair.name.encode())
+    for file in files:
+        content.update(file.pixels.tobytes())
+    return _Pictures(blurred, output, truth, seconds if restorer.timed else None, content.digest())
+
+
+def _score(pair: PairFiles, pictures: _Pictures, protocol: Protocol) -> ImageScore:
+    psnr_input, ssim_input = protocol.score(pictures.input, pictures.truth)
+    psnr_output, ssim_output = psnr_input, ssim_input
+    if not torch.equal(pictures.output, pictures.input):
+        psnr_output, ssim_output = protocol.score(pictures.output, pictures.truth)
+    return ImageScore(
+        name=pair.name,
+        blurred=str(pair.blurred),
+        sharp=str(pair.sharp),
+        width=pictures.truth.shape[-1],
+        height=pictures.truth.shape[-2],
+        psnr_input=psnr_input,
+        psnr_output=psnr_output,
+        ssim_input=ssim_input,
+        ssim_output=ssim_output,
+        seconds=pictures.seconds,
+    )
+
+
+def _save(output: Tensor, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvaluationError(f"Cannot make the folder {path.parent}: {error.strerror or error}.") from error
+    levels = (output.clamp(0, 1) * 255).round().to(torch.uint8)
+    write_photo(Photo(pixels=levels.permute(1, 2, 0).contiguous().numpy()), path)
+
+
+def _spread(pairs: Sequence[PairFiles], limit: int | None) -> list[PairFiles]:
+    """At most `limit` of them, evenly spaced over the whole list."""
+    if limit is None or limit >= len(pairs):
+        return list(pairs)
+    return [pairs[(2 * place + 1) * len(pairs) // (2 * limit)] for place in range(limit)]
