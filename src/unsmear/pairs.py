@@ -3,8 +3,9 @@
     sampler = PairSampler("photos/", seed=0, size=256)
     pair = sampler[17]              # always the same pair for the same (seed, 17) and the same photos
 
-Each pair draws a crop of a photograph, a scene of motion (basis kernels and masks), blurs the crop by Eq. 2 in
-linear light or in sRGB values, adds noise and rounds to 8 bit. `PairSettings` holds every range and its source.
+Each pair draws a crop of a photograph and a scene of motion (basis kernels and masks), blurs the crop by Eq. 2
+in linear light or in sRGB values, adds noise and rounds to 8 bit. `PairSettings` holds every range and its
+source.
 """
 
 import warnings
@@ -45,12 +46,19 @@ from unsmear.basis.masks import (
     smooth_masks,
     softened_masks,
 )
+from unsmear.blurring import (
+    GAMMA,
+    add_gaussian_noise,
+    add_poisson_gaussian_noise,
+    blur,
+    saturate,
+    to_linear,
+    to_srgb,
+)
 from unsmear.errors import PairsError, UnreadablePhoto
 from unsmear.photo import find_photos, read_photo
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-GAMMA = 2.2
-"""Linear light is x^2.2, as in Carbajal et al. and GoPro's `blur_gamma`."""
 
 
 class PairSettings(BaseModel):
@@ -63,118 +71,125 @@ class PairSettings(BaseModel):
 
     # The mixture of scenes; the six weights are divided by their sum.
     identity_weight: float = Field(
-        0.08,
+        default=0.08,
         ge=0,
-        description="No blur at all, so that networks leave sharp photos alone; MSCNN trains on 10 % sharp pairs.",
+        description="No blur at all, so that networks leave sharp photos alone; MSCNN has 10 % sharp pairs.",
     )
     uniform_weight: float = Field(
-        0.17, ge=0, description="One kernel for the whole crop: Köhler's and Lai's small neighbourhoods."
+        default=0.17,
+        ge=0,
+        description="One kernel for the whole crop: Köhler's and Lai's small neighbourhoods.",
     )
     camera_weight: float = Field(
-        0.25,
+        default=0.25,
         ge=0,
-        description="A rotating camera (pitch, yaw, roll) as a kernel field: Blur2Seq and Köhler, camera poses.",
+        description="A rotating camera (pitch, yaw, roll) as a kernel field: Blur2Seq, Köhler, Lai.",
     )
     related_weight: float = Field(
-        0.15,
+        default=0.15,
         ge=0,
-        description="Variations of one camera path under smooth random masks: redundant kernels, the paper's 3.1.",
+        description="Variations of one path under smooth random masks: redundant kernels, the paper's 3.1.",
     )
     objects_weight: float = Field(
-        0.25,
+        default=0.25,
         ge=0,
-        description="Objects with their own motion before a shaken or still background: SBDD, DMBSR, GoPro's streets.",
+        description="Objects with their own motion before a shaken or still background: SBDD, DMBSR, GoPro.",
     )
     random_weight: float = Field(
-        0.10,
+        default=0.10,
         ge=0,
         description="Unrelated kernels under smooth random masks: the paper's recipe to the letter.",
     )
 
     most_bases: int = Field(
-        6,
+        default=6,
         ge=1,
         le=25,
         description="Most basis kernels of a pair, B. 25 in the paper's model; 6 keeps a pair within 25 ms.",
     )
     largest_kernel: int = Field(
-        65,
+        default=65,
         ge=3,
         le=129,
         description="Largest kernel size K, odd; 33 and 65 in Carbajal et al. Paths are shrunk to fit.",
     )
     typical_length: float = Field(
-        10.0,
+        default=10.0,
         gt=0,
-        description="Median extent of a path; with the spread below it puts 95 % into 3-29 px, as GoPro's motions.",
+        description="Median extent of a path; with the spread below 95 % lie in 3 to 32 px.",
     )
     length_spread: float = Field(
-        0.6, ge=0, description="Standard deviation of the logarithm of the extent (log-normal)."
+        default=0.6, ge=0, description="Standard deviation of the logarithm of the extent (log-normal)."
     )
     longest: float = Field(
-        60.0, gt=0, description="Extents are cut off here: DeblurGAN's longest path, and what K = 65 holds."
+        default=60.0,
+        gt=0,
+        description="Extents are cut off here: DeblurGAN's longest path, and what K = 65 holds.",
     )
     straight_share: Share = Field(
-        0.25, description="Straight even motions among the paths; the others are camera shakes (Matérn)."
+        default=0.25,
+        description="Straight even motions among the paths; the others are camera shakes (Matérn).",
     )
     defocus_share: Share = Field(
-        0.06,
+        default=0.06,
         description="Uniform scenes that are a mild defocus instead: photographs that are merely soft.",
     )
     defocus_radius: tuple[float, float] = Field(
-        (0.7, 2.5), description="Radius of the disc: mild, deblurring is about motion."
+        default=(0.7, 2.5), description="Radius of the disc: mild, deblurring is about motion."
     )
     still_share: Share = Field(
-        0.35,
+        default=0.35,
         description="Object scenes whose background stands still: a camera on a tripod or a short exposure.",
     )
 
     linear_share: Share = Field(
-        0.5,
-        description="Pairs blurred in linear light x^2.2; the others in sRGB values, as GoPro `blur` and Köhler.",
+        default=0.5,
+        description="Pairs blurred in linear light x^2.2; the others in sRGB values (GoPro `blur`, Köhler).",
     )
     saturation_share: Share = Field(
-        0.15, description="Pairs whose highlights outshine the sensor: light streaks (SBDD, RSBlur)."
+        default=0.15, description="Pairs whose highlights outshine the sensor: light streaks (SBDD, RSBlur)."
     )
     saturation_gain: tuple[float, float] = Field(
-        (1.25, 3.0), description="Gain on the HSV value of highlights before blurring: SBDD 1 + 2 U[0, 1]."
+        default=(1.25, 3.0),
+        description="Gain on the HSV value of highlights before blurring: SBDD 1 + 2 U[0, 1].",
     )
     saturation_start: float = Field(
-        0.8, gt=0, lt=1, description="HSV value (sRGB) above which the gain sets in; it is full at 1."
+        default=0.8, gt=0, lt=1, description="HSV value (sRGB) above which the gain sets in; it is full at 1."
     )
 
     noise: tuple[float, float] = Field(
-        (0.0, 2.5 / 255),
-        description="Standard deviation of Gaussian noise in sRGB: Blur2Seq's .01 = 2.55/255 as the top; GoPro's "
-        "original training had 2/255.",
+        default=(0.0, 2.5 / 255),
+        description="Standard deviation of Gaussian noise in sRGB: up to Blur2Seq's .01; MSCNN had about 2/255.",
     )
-    noise_free_share: Share = Field(0.25, description="Pairs without noise; 1/9 in DMBSR.")
+    noise_free_share: Share = Field(default=0.25, description="Pairs without noise; 1/9 in DMBSR.")
     sensor_noise_share: Share = Field(
-        0.2, description="Noisy pairs in linear light with Poisson-Gaussian noise instead: RSBlur."
+        default=0.2, description="Noisy pairs in linear light with Poisson-Gaussian noise instead: RSBlur."
     )
     shot_noise: float = Field(
-        8.8915e-5,
+        default=8.8915e-5,
         ge=0,
-        description="Variance per unit of linear light at full strength (RSBlur); scaled by U[0, 1] per pair.",
+        description="Variance per unit of linear light at full strength (RSBlur); times U[0, 1] for each pair.",
     )
     read_noise: float = Field(
-        2.943e-5, ge=0, description="Variance in the dark at full strength (RSBlur); same scale."
+        default=2.943e-5, ge=0, description="Variance in the dark at full strength (RSBlur); same scale."
     )
     jpeg_share: Share = Field(
-        0.2,
+        default=0.2,
         description="Blurred images that went through JPEG, as nearly every real photo and REDS `blur_jpeg`.",
     )
-    jpeg_quality: tuple[int, int] = Field((75, 98), description="JPEG quality; cameras use 85 to 98.")
+    jpeg_quality: tuple[int, int] = Field(default=(75, 98), description="JPEG quality; cameras use 85 to 98.")
 
     smallest_scale: float = Field(
-        0.5,
+        default=0.5,
         gt=0,
         le=1,
-        description="Crops are reduced by a log-uniform factor from here to 1, antialiased, so that the target is "
-        "sharp at pixel level even where the photograph is not.",
+        description="Crops are reduced by a log-uniform factor from here to 1, antialiased: a target sharp at "
+        "pixel level even where the photograph is not.",
     )
     photo_pixels: int = Field(
-        2_000_000, ge=1024, description="Larger photographs are reduced to this many pixels when read."
+        default=2_000_000,
+        ge=1024,
+        description="Larger photographs are reduced to this many pixels when read.",
     )
 
     @model_validator(mode="after")
@@ -223,16 +238,16 @@ class Pair:
 
 
 def stack_pairs(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-    """Return the blurred and the sharp images of pairs as two (N, 3, S, S) batches: a DataLoader's collate_fn."""
+    """Return the blurred and the sharp images as two (N, 3, S, S) batches: a DataLoader's collate_fn."""
     return torch.stack([pair.blurred for pair in pairs]), torch.stack([pair.sharp for pair in pairs])
 
 
 class PairSampler:
-    """Random pairs made on the fly: `sampler[index]` is a function of the photographs, settings and (seed, index).
+    """Random pairs on the fly: `sampler[index]` depends on the photographs, settings and (seed, index) alone.
 
     Any index ≥ 0 works; `len` is the number of photographs (one epoch shows each once, in another order each
-    time). Safe in DataLoader workers: it touches no global random state and can be pickled. Reduced photographs
-    are kept in memory as 8 bit, up to `cache_bytes` per process.
+    time). Safe in DataLoader workers: it touches no global random state and can be pickled. Reduced
+    photographs are kept in memory as 8 bit, up to `cache_bytes` per process.
     """
 
     def __init__(
@@ -273,6 +288,7 @@ class PairSampler:
         self._epoch: tuple[int, NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
+        """Return the number of photographs."""
         return len(self.photos)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -296,7 +312,6 @@ class PairSampler:
         generator = np.random.default_rng(np.random.SeedSequence([self.seed, index]))
         place, photo = self._photo(self.photo_of(index))
 
-        # What is drawn: light and noise first, then the scene, which needs the crop's place in the photograph.
         kind = _draw(generator, settings.weights())
         linear = bool(generator.random() < settings.linear_share)
         scale, centre, corner = self._place_crop(generator, photo.shape[:2])
@@ -326,9 +341,10 @@ class PairSampler:
             facts["saturation_gain"] = gain
         kernel_stack = torch.from_numpy(kernels)
         mask_stack = torch.from_numpy(masks).float() / 255
-        blurred = _blur_inner(image, kernel_stack, mask_stack).clamp_(0.0, 1.0)
-        blurred = self._photographed(generator, blurred, linear, facts)
-        sharp = _to_eight_bit(sharp.clamp(0.0, 1.0).pow(1 / GAMMA) if linear else sharp.clamp(0.0, 1.0))
+        blurred = blur(image, kernel_stack, mask_stack, border="valid")
+        blurred = self._photographed(generator, saturate(blurred.clamp_(min=0.0)), linear, facts)
+        sharp = saturate(sharp)
+        sharp = _to_eight_bit(to_srgb(sharp) if linear else sharp)
         return Pair(
             sharp=sharp.float() / 255,
             blurred=blurred.float() / 255,
@@ -392,7 +408,7 @@ class PairSampler:
     def _place_crop(
         self, generator: np.random.Generator, shape: tuple[int, ...]
     ) -> tuple[float, tuple[float, float], tuple[float, float]]:
-        """Draw the reduction, and the crop's place: (scale, photo's centre seen from the crop, place in [0, 1]²)."""
+        """Draw the reduction and the crop's place: (scale, photo's centre in crop pixels, place in [0, 1]²)."""
         lowest = min(1.0, max(self.settings.smallest_scale, 1.2 * self.size / min(shape)))
         scale = float(np.exp(generator.uniform(np.log(lowest), 0.0)))
         down, right = generator.random(2)
@@ -539,19 +555,17 @@ class PairSampler:
         noisy = generator.random() >= settings.noise_free_share
         sensor = noisy and linear and generator.random() < settings.sensor_noise_share
         strength = float(generator.random())
-        noise = (
-            torch.from_numpy(generator.standard_normal(blurred.shape, dtype=np.float32)) if noisy else None
-        )
-        if sensor and noise is not None:
-            variance = strength * (settings.shot_noise * blurred + settings.read_noise)
-            blurred = (blurred + variance.sqrt() * noise).clamp_(0.0, 1.0)
+        noise = torch.Generator().manual_seed(int(generator.integers(2**63)))
+        if sensor:
+            read = (strength * settings.read_noise) ** 0.5
+            blurred = add_poisson_gaussian_noise(blurred, strength * settings.shot_noise, read, noise)
             facts["sensor_noise"] = round(strength, 4)
         if linear:
-            blurred = blurred.pow(1 / GAMMA)
-        if noise is not None and not sensor:
+            blurred = to_srgb(blurred)
+        if noisy and not sensor:
             low, high = settings.noise
             sigma = low + (high - low) * strength
-            blurred = blurred + sigma * noise
+            blurred = add_gaussian_noise(blurred, sigma, noise)
             facts["noise"] = round(sigma, 6)
         levels = _to_eight_bit(blurred.clamp(0.0, 1.0))
         if generator.random() < settings.jpeg_share:
@@ -626,11 +640,11 @@ def _reflected(places: NDArray[np.int64], length: int) -> NDArray[np.int64]:
 def _encoded_values(linear: bool) -> Tensor:
     """Return the table from 8-bit sRGB levels to the values that are blurred."""
     levels = torch.arange(256, dtype=torch.float32) / 255
-    return levels.pow(GAMMA) if linear else levels
+    return to_linear(levels) if linear else levels
 
 
 def _brighter_highlights(image: Tensor, gain: float, start: float, linear: bool) -> Tensor:
-    """Multiply the HSV value by a gain that grows from 1 at `start` (sRGB) to `gain` at 1; hue and saturation stay."""
+    """Multiply the HSV value by a gain that grows from 1 at `start` (sRGB) to `gain` at 1, hue unchanged."""
     value = image.amax(dim=0)
     low = start**GAMMA if linear else start
     rise = ((value - low) / (1.0 - low)).clamp(0.0, 1.0)
@@ -649,28 +663,3 @@ def _through_jpeg(levels: Tensor, quality: int) -> Tensor:
     )
     read = pyvips.Image.jpegload_buffer(image.jpegsave_buffer(Q=quality))
     return torch.from_numpy(np.ascontiguousarray(read.numpy().transpose(2, 0, 1)))
-
-
-def _blur_inner(image: Tensor, kernels: Tensor, masks: Tensor) -> Tensor:
-    """Eq. 2 on the pixels whose K×K neighbourhood lies inside the image: (C, S + K − 1, …) → (C, S, S)."""
-    size = masks.shape[-1]
-    if kernels.shape[-1] == 1:
-        return image.clone()
-    shape = (_fast(image.shape[-2]), _fast(image.shape[-1]))
-    spectra = torch.fft.rfft2(kernels, s=shape).conj()
-    photo = torch.fft.rfft2(image, s=shape)
-    out = torch.zeros(image.shape[0], size, size)
-    for spectrum, mask in zip(spectra, masks, strict=True):
-        out += mask * torch.fft.irfft2(photo * spectrum, s=shape)[:, :size, :size]
-    return out
-
-
-def _fast(length: int) -> int:
-    while True:
-        rest = length
-        for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return length
-        length += 1

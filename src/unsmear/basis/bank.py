@@ -31,8 +31,8 @@ class KernelBank:
 
     Attributes:
         kernels: (M, K, K) float32, K odd, non-negative, sum one, centred by mass.
-        info: one dictionary a kernel, JSON values only; the simulator writes kind, length (px), angle (degrees),
-            smoothness, radius (px), seed, index and source as far as they apply.
+        info: one dictionary a kernel, JSON values only; the simulator writes kind, length (px), angle
+            (degrees), smoothness, radius (px), seed, index and source as far as they apply.
     """
 
     kernels: Kernel
@@ -54,6 +54,7 @@ class KernelBank:
         object.__setattr__(self, "info", info)
 
     def __len__(self) -> int:
+        """Return M, the number of kernels."""
         return len(self.kernels)
 
     def to_bytes(self) -> bytes:
@@ -142,10 +143,10 @@ def simulate_bank(
         count: M, number of kernels.
         seed: first half of each kernel's random state.
         size: K, odd, at most 65.
-        lengths: extents of shakes and straight motions in pixels, log-uniform between the two; those that do
-            not fit into K are shrunk.
-        kinds: what to draw from, with equal chances: "shake" (Matérn path), "linear", "defocus" (radius 0.7 to
-            2.5 px).
+        lengths: extents of shakes and straight motions in pixels, log-uniform between the two; those that
+            do not fit into K are shrunk.
+        kinds: what to draw from, with equal chances: "shake" (Matérn path), "linear", "defocus" (radius
+            0.7 to 2.5 px).
 
     Raises:
         KernelError: an unknown kind, an even size, no kernels asked for.

@@ -112,8 +112,8 @@ def path_size(path: Path) -> int:
 def draw_paths(paths: Path, *, size: int | None = None, centred: bool = True) -> Kernel:
     """Draw paths into kernels by bilinear splatting: each moment of the exposure adds the same mass.
 
-    Bilinear splatting keeps the first moment, so removing a path's mean puts the kernel's centre of mass on the
-    centre pixel exactly. Points between the given ones are interpolated linearly, four or more per pixel.
+    Bilinear splatting keeps the first moment, so removing a path's mean puts the kernel's centre of mass on
+    the centre pixel exactly. Points between the given ones are interpolated linearly, four or more per pixel.
 
     Args:
         paths: (B, T, 2) or (T, 2), (row, column) in pixels relative to the centre, at equal times.
@@ -169,12 +169,12 @@ def fit_path(path: Path, size: int) -> Path:
 def camera_shake(
     generator: np.random.Generator, size: int, *, length: float, smoothness: float | None = None
 ) -> Kernel:
-    """Return the kernel of one camera shake: a Matérn-5/2 Gaussian-process path (deepinv's choice, FACTS A.7).
+    """Return the kernel of one camera shake: the path of a Matérn-5/2 Gaussian process, as in deepinv.
 
     Chosen over the random walk of Boracchi and Foi: a hand is a smooth low-pass system, so its path has a
-    velocity and an acceleration (Matérn-5/2 is twice differentiable, the random walk has corners of one step);
-    one number, the length scale, spans straight to tangled paths; and it is one matrix product instead of
-    2000 dependent steps.
+    velocity and an acceleration (Matérn-5/2 is twice differentiable, the random walk has a corner at every
+    step); one number, the length scale, spans straight to tangled paths; and it is one matrix product instead
+    of 2000 dependent steps.
 
     Args:
         generator: source of randomness.
@@ -190,7 +190,7 @@ def camera_shake(
 
 
 def linear_path(length: float, angle: float) -> Path:
-    """Return a straight (2, 2) path of `length` pixels through the centre; `angle` in degrees from the x axis.
+    """Return a straight (2, 2) path of `length` pixels through the centre at `angle` degrees from the x axis.
 
     The angle turns counter-clockwise as seen on the screen: 0 is horizontal, 90 vertical.
     """
@@ -252,7 +252,7 @@ def identity(size: int = 1) -> Kernel:
 
 
 def mass_centre(kernels: ArrayLike) -> NDArray[np.float64]:
-    """Return the centre of mass of (…, K, K) kernels relative to the centre pixel: (…, 2), (row, column), px."""
+    """Return the centre of mass of (…, K, K) kernels, (row, column) in pixels from the centre: (…, 2)."""
     stack = np.asarray(kernels, dtype=np.float64)
     axis = np.arange(stack.shape[-1]) - (stack.shape[-1] // 2)
     total = stack.sum(axis=(-2, -1))
@@ -266,7 +266,7 @@ def center_kernels(kernels: ArrayLike) -> Kernel:
 
     For kernels of foreign origin (fitted, measured), which have no path: each is shifted by the whole pixels,
     then by the rest bilinearly, which adds a spread of at most half a pixel. Mass that would leave the kernel
-    is lost and the kernel scaled back to sum one, and the shift repeated until the centre holds within 0.01 px.
+    is lost, the kernel scaled back to sum one, and the shift repeated until the centre holds within 0.001 px.
 
     Raises:
         KernelError: shape, sign or sum is no kernel's (`check_kernels`).

@@ -24,7 +24,7 @@ def normalised(masks: ArrayLike) -> Masks:
 
 @lru_cache(maxsize=64)
 def _gaussian_rows(pixels: int, spread: float) -> NDArray[np.float32]:
-    """Return (pixels, cells): a Gaussian of `spread` px around each pixel, sampled on cells `spread` px apart.
+    """Return (pixels, cells): a Gaussian of `spread` px around each pixel, on cells `spread` px apart.
 
     Rows have unit square sum, so white noise on the cells becomes a field of variance one at every pixel.
     """
@@ -40,13 +40,15 @@ def smooth_field(
 ) -> Masks:
     """Return `count` (H, W) fields of Gaussian-filtered white noise, mean 0, variance 1, filter `spread` px.
 
-    The noise lives on cells one `spread` apart and the filter is two small matrix products; a Gaussian sampled
-    that coarsely sums to a constant within 2 %, so the field looks the same everywhere.
+    The noise lives on cells one `spread` apart and the filter is two small matrix products.
     """
     rows = _gaussian_rows(height, float(spread))
     columns = _gaussian_rows(width, float(spread))
     noise = generator.standard_normal((count, rows.shape[1], columns.shape[1]), dtype=np.float32)
-    return np.asarray(rows @ noise @ columns.T)
+    # torch's product and not NumPy's, whose own threads would fight with those of the other workers
+    return np.asarray(
+        (torch.from_numpy(rows) @ torch.from_numpy(noise) @ torch.from_numpy(columns).T).numpy()
+    )
 
 
 def smooth_masks(
@@ -106,7 +108,8 @@ def region_masks(
         bases: B ≥ 1: a background and B − 1 objects.
         height: H in pixels.
         width: W in pixels.
-        softness: width of the edge in pixels (from 12 % to 88 %: 4 logistic units); drawn from 1 to 6 where None.
+        softness: width of the edge in pixels (from 12 % to 88 %: 4 logistic units); drawn from 1 to 6 where
+            None.
 
     Returns:
         (B, H, W) float32 on the simplex at each pixel.
@@ -175,7 +178,7 @@ def _fast_length(length: int) -> int:
 
 
 def grid_masks(rows: ArrayLike, columns: ArrayLike, height: int, width: int) -> Masks:
-    """Return the bilinear weights of a grid of nodes at each pixel; beyond the outer nodes they stay constant.
+    """Return the bilinear weights of a grid of nodes at each pixel; constant beyond the outer nodes.
 
     Args:
         rows: (R,) increasing row positions of the nodes in pixels (0 is the centre of the first row).
@@ -205,8 +208,8 @@ def camera_homographies(
     """Return the homographies K R_t K⁻¹ of camera poses, K = [[f, 0, x0], [0, f, y0], [0, 0, 1]].
 
     Args:
-        rotations: (T, 3) rotation vectors in radians: about x (pitch, image moves down or up), y (yaw, sideways)
-            and z, the optical axis (roll, in the image plane); angle = length of the vector.
+        rotations: (T, 3) rotation vectors in radians: about x (pitch, image moves down or up), y (yaw,
+            sideways) and z, the optical axis (roll, in the image plane); angle = length of the vector.
         focal: f in pixels.
         centre: (row, column) of the principal point in pixels.
         shifts: (T, 2) extra motion of the image in pixels, (row, column): a translation parallel to the image
@@ -237,7 +240,7 @@ def camera_homographies(
 
 
 def homography_paths(homographies: ArrayLike, places: ArrayLike) -> Path:
-    """Return how far each homography moves each place: (N, T, 2) from (T, 3, 3) and (N, 2), (row, column) in px."""
+    """Return how far (T, 3, 3) homographies move (N, 2) places: (N, T, 2), all (row, column) in pixels."""
     matrices = np.asarray(homographies, dtype=np.float64)
     if matrices.ndim != 3 or matrices.shape[1:] != (3, 3):
         raise KernelError(f"homographies have the shape {matrices.shape}; expected (poses, 3, 3)")
@@ -314,9 +317,16 @@ def quantised_masks(masks: Masks) -> NDArray[np.uint8]:
 
     Differences of the rounded cumulative sum over b: each value is less than one unit off, a zero stays zero.
     """
-    steps = np.rint(np.cumsum(masks, axis=0, dtype=np.float32) * np.float32(255.0))
-    steps[-1] = 255.0
-    return np.diff(np.minimum(steps, 255.0), axis=0, prepend=np.float32(0.0)).astype(np.uint8)
+    units = np.empty(masks.shape, dtype=np.uint8)
+    total = np.zeros(masks.shape[1:], dtype=np.float32)
+    before = np.zeros(masks.shape[1:], dtype=np.uint8)
+    for index, mask in enumerate(masks[:-1]):
+        total += np.float32(255.0) * mask
+        steps = np.minimum(np.rint(total), 255.0).astype(np.uint8)
+        np.subtract(steps, before, out=units[index])
+        before = steps
+    np.subtract(np.uint8(255), before, out=units[-1])
+    return units
 
 
 def check_masks(masks: ArrayLike, *, tolerance: float = 1e-4) -> Masks:
