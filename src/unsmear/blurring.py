@@ -3,16 +3,16 @@
     v(i) = Σ_b m_b(i) · Σ_p k_b(p) · u(i + p),     p from −K//2 to K//2 in both directions            (Eq. 2)
 
 u is the sharp picture, v the blurred one, k_b are B basis kernels and m_b their masks. It is a *correlation*
-(the kernel is not flipped), as in the code of the model's authors, and the masks are applied *after* the kernels.
-Where i + p falls outside, u is mirrored at its border pixel without repeating it ("reflect").
+(the kernel is not flipped), as in the code of the model's authors, and the masks are applied *after* the
+kernels. Where i + p falls outside, u is mirrored at its border pixel without repeating it ("reflect").
 
-v is linear in each of u, k and m, so T(r, u, k, m) = Σ_i r(i) v(i) is linear in four tensors and everything here is
-one of its four partial derivatives: ∂T/∂r is the blur itself, ∂T/∂u, ∂T/∂k and ∂T/∂m are its adjoints.
-Automatic differentiation of any of them, to any order, is again one of them.
+v is linear in each of u, k and m, so T(r, u, k, m) = Σ_i r(i) v(i) is linear in four tensors and everything
+here is one of its four partial derivatives: ∂T/∂r is the blur itself, ∂T/∂u, ∂T/∂k and ∂T/∂m are its
+adjoints. Automatic differentiation of any of them, to any order, is again one of them.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Literal, cast
 
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from unsmear.errors import KernelError
 
@@ -49,16 +50,18 @@ def blur(
             Whichever of the three has no batch axis is shared by the whole batch.
         method: "direct" (time grows with the kernel's area), "fft" (hardly depends on it), or "auto":
             the cheaper one by the measured cost model of docs/BLURRING.md. Both give the same values.
-        border: "reflect" mirrors u; the result has the size of u. "valid" takes u with a margin of K//2 pixels
-            on each side, (C, H+K−1, W+K−1), and never looks outside: for crops out of a larger picture.
+        border: "reflect" mirrors u; the result has the size of u. "valid" takes u with a margin of K//2
+            pixels on each side, (C, H+K−1, W+K−1), and never looks outside: for crops out of a larger
+            picture.
         light: "srgb" blurs the values as they are (then the map is linear in u); "linear" takes and returns
             sRGB-encoded values but blurs in linear light, x^2.2 before and x^(1/2.2) after.
-        validate: also check that kernels and masks are finite, non-negative and sum to one (reads every value).
+        validate: also check that kernels and masks are finite, non-negative and sum to one (reads every
+            value).
 
     Returns:
-        v, (C,H,W), or (N,C,H,W) if any argument has a batch axis; the dtype of ``sharp``. Arithmetic is float64 if
-        any argument is float64 and float32 otherwise (bfloat16 and float16 are widened, the result is rounded).
-        Differentiable to any order in sharp, kernels and masks.
+        v, (C,H,W), or (N,C,H,W) if any argument has a batch axis; the dtype of ``sharp``. Arithmetic is
+        float64 if any argument is float64 and float32 otherwise (bfloat16 and float16 are widened, the
+        result is rounded). Differentiable to any order in sharp, kernels and masks.
 
     Raises:
         KernelError: shapes that do not fit, or with ``validate`` values that are no blur.
@@ -85,10 +88,10 @@ def blur_adjoint_image(
     method: Method = "auto",
     border: Border = "reflect",
 ) -> Tensor:
-    """Adjoint of :func:`blur` in the picture: u(j) = Σ_b Σ_p k_b(p) · (m_b · r)(j − p), then the border folded back.
+    """Adjoint of :func:`blur` in the picture: u(j) = Σ_b Σ_p k_b(p) · (m_b · r)(j − p), border folded back.
 
-    ⟨blur(u, k, m), r⟩ = ⟨u, blur_adjoint_image(r, k, m)⟩ exactly, border included: what "reflect" has mirrored
-    outwards is added back onto the pixels it came from.
+    ⟨blur(u, k, m), r⟩ = ⟨u, blur_adjoint_image(r, k, m)⟩ exactly, border included: what "reflect" has
+    mirrored outwards is added back onto the pixels it came from.
 
     Args:
         residual: r, (C,H,W) or (N,C,H,W).
@@ -98,7 +101,8 @@ def blur_adjoint_image(
         border: as in :func:`blur`; with "valid" the result has the margin, (C, H+K−1, W+K−1).
 
     Returns:
-        (C,H,W), or with a batch axis if any argument has one; dtype of ``residual``, arithmetic as in :func:`blur`.
+        (C,H,W), or with a batch axis if any argument has one; dtype of ``residual``, arithmetic as in
+        :func:`blur`.
 
     Raises:
         KernelError: shapes that do not fit.
@@ -121,7 +125,7 @@ def blur_adjoint_kernels(
     method: Method = "auto",
     border: Border = "reflect",
 ) -> Tensor:
-    """Adjoint of :func:`blur` in the kernels: k_b(p) = Σ_c Σ_i u_c(i + p) · (m_b · r_c)(i), for the K² lags only.
+    """Adjoint of :func:`blur` in the kernels: k_b(p) = Σ_c Σ_i u_c(i + p) · (m_b · r_c)(i), K² lags only.
 
     Args:
         residual: r, (C,H,W) or (N,C,H,W).
@@ -132,8 +136,8 @@ def blur_adjoint_kernels(
         border: as in :func:`blur`.
 
     Returns:
-        (B,K,K), or (N,B,K,K) if any argument has a batch axis (for kernels shared by a batch add them up over N);
-        dtype of ``residual``, arithmetic as in :func:`blur`.
+        (B,K,K), or (N,B,K,K) if any argument has a batch axis (for kernels shared by a batch add them up
+        over N); dtype of ``residual``, arithmetic as in :func:`blur`.
 
     Raises:
         KernelError: shapes that do not fit.
@@ -156,7 +160,7 @@ def blur_adjoint_masks(
     method: Method = "auto",
     border: Border = "reflect",
 ) -> Tensor:
-    """Adjoint of :func:`blur` in the masks: m_b(i) = Σ_c r_c(i) · Σ_p k_b(p) u_c(i + p), each pixel on its own.
+    """Adjoint of :func:`blur` in the masks: m_b(i) = Σ_c r_c(i) · Σ_p k_b(p) u_c(i + p).
 
     Args:
         residual: r, (C,H,W) or (N,C,H,W).
@@ -166,7 +170,8 @@ def blur_adjoint_masks(
         border: as in :func:`blur`.
 
     Returns:
-        (B,H,W), or (N,B,H,W) if any argument has a batch axis; dtype of ``residual``, arithmetic as in :func:`blur`.
+        (B,H,W), or (N,B,H,W) if any argument has a batch axis; dtype of ``residual``, arithmetic as in
+        :func:`blur`.
 
     Raises:
         KernelError: shapes that do not fit.
@@ -180,7 +185,7 @@ def blur_adjoint_masks(
 
 
 def check_blur(kernels: Tensor, masks: Tensor, *, tolerance: float = 1e-3) -> None:
-    """Check that kernels and masks are a blur: finite, ≥ 0, each kernel and the masks of each pixel sum to one.
+    """Check that kernels and masks are a blur: finite, ≥ 0; a kernel's taps and a pixel's masks sum to 1.
 
     Args:
         kernels: (..., B,K,K).
@@ -229,8 +234,8 @@ def to_linear(encoded: Tensor) -> Tensor:
 def to_srgb(linear: Tensor) -> Tensor:
     """Encode linear light: x^(1/2.2), the inverse of :func:`to_linear`.
 
-    The slope of the power law is infinite at 0; below 1e-12 a straight line through 0 replaces it (off by less than
-    a quarter of a 16-bit step), so that derivatives stay finite. Negative values (rounding) become 0.
+    The slope of the power law is infinite at 0; below 1e-12 a straight line through 0 replaces it (off by
+    less than a quarter of a 16-bit step), so that derivatives stay finite. Negative values become 0.
 
     Args:
         linear: any shape, linear light, usually in [0, 1].
@@ -252,9 +257,9 @@ def saturate(
 ) -> Tensor:
     """Response of a sensor that cannot record more than ``maximum``.
 
-    "clip": R(x) = min(x, maximum). "smooth" (Whyte et al. 2014): R(x) = x − log(1 + exp(a (x − maximum))) / a with
-    a = ``sharpness`` = 50, differentiable everywhere; x is first limited to maximum + 0.5, where R is within 1e-12 of
-    its limit. R(maximum) = maximum − log(2)/a = 0.986 for the defaults.
+    "clip": R(x) = min(x, maximum). "smooth" (Whyte et al. 2014): R(x) = x − log(1 + exp(a (x − maximum))) /
+    a with a = ``sharpness`` = 50, differentiable everywhere; x is first limited to maximum + 0.5, where R is
+    within 1e-12 of its limit. R(maximum) = maximum − log(2)/a = 0.986 for the defaults.
 
     Args:
         light: any shape, linear light in units in which ``maximum`` is the full sensor.
@@ -297,7 +302,8 @@ def add_poisson_gaussian_noise(
 
     Args:
         image: any shape, linear light (negative values count as 0), 1 = full sensor.
-        shot: light of one electron, 1 / (electrons of a full sensor); 0.0001 is a full well of 10,000. 0: no shot noise.
+        shot: light of one electron, 1 / (electrons of a full sensor); 0.0001 is a full well of 10,000. 0: no
+            shot noise.
         read: standard deviation of the read-out noise in units of ``image``.
         generator: where the randomness comes from; the global generator is not touched.
 
@@ -370,7 +376,7 @@ def _odd_size(kernels: Tensor) -> int:
 
 @lru_cache(maxsize=256)
 def _mirrored(size: int, margin: int) -> Tensor:
-    """Index of the pixel seen at each place of −margin … size−1+margin; a mirror repeats every 2·size − 2 places."""
+    """Index of the pixel seen at each place of −margin … size−1+margin; repeats every 2·size − 2 places."""
     period = max(2 * size - 2, 1)
     place = torch.arange(-margin, size + margin) % period
     return torch.minimum(place, period - place)
@@ -432,7 +438,7 @@ def _derivative(
     if len(set(sizes.values())) > 1 or min(min(pair) for pair in sizes.values()) < 1:
         named = ", ".join(f"{name} {height}×{width}" for name, (height, width) in sizes.items())
         raise KernelError(
-            f'Sizes (for border="valid" that of sharp without its margin): {named}; expected the same for all.'
+            f'Sizes (for border="valid" that of sharp without its margin): {named}; expected all the same.'
         )
     return cast(Tensor, _Derivative.apply(slot, method, residual, wide, kernels, masks))  # type: ignore[no-untyped-call]
 
@@ -440,8 +446,8 @@ def _derivative(
 class _Derivative(torch.autograd.Function):
     """∂T/∂slot as a function of the other three tensors.
 
-    For a gradient g the derivative of ⟨g, ∂T/∂slot⟩ by another tensor is the derivative of T by that tensor, with g
-    in the place of ``slot``: the same function again, so that derivatives of any order exist.
+    For a gradient g the derivative of ⟨g, ∂T/∂slot⟩ by another tensor is the derivative of T by that tensor,
+    with g in the place of ``slot``: the same function again, so that derivatives of any order exist.
     """
 
     @staticmethod
@@ -449,7 +455,7 @@ class _Derivative(torch.autograd.Function):
         ctx.slot, ctx.method = slot, method
         ctx.save_for_backward(*tensors)
         given = [tensor for tensor in tensors if tensor is not None]
-        compute = {"blurred": _blurred, "sharp": _to_image, "kernels": _to_kernels, "masks": _to_masks}[slot]
+        compute = _COMPUTE[slot]
         with torch.autocast(given[0].device.type, enabled=False):
             return torch.stack([compute(*one, method) for one in zip(*given, strict=True)])
 
@@ -485,14 +491,15 @@ def _to_image(residual: Tensor, kernels: Tensor, masks: Tensor, method: Method) 
 
 def _to_kernels(residual: Tensor, wide: Tensor, masks: Tensor, method: Method) -> Tensor:
     size = wide.shape[-1] - residual.shape[-1] + 1
-    channels, height, width = residual.shape
+    channels = len(residual)
     result = residual.new_zeros(len(masks), size, size)
     if _cheaper(method, wide, len(masks), (size, size)) == "direct":
-        for first in range(0, len(masks), _CHANNELS_AT_ONCE):
-            m = masks[first : first + _CHANNELS_AT_ONCE]
+        for first in range(0, len(masks), _OUTPUTS_AT_ONCE):
+            m = masks[first : first + _OUTPUTS_AT_ONCE]
             masked = residual[:, None] * m  # (C,b,H,W)
             shape = (len(m), 1, size, size)
-            result[first : first + len(m)] = torch.nn.grad.conv2d_weight(wide[:, None], shape, masked)[:, 0]
+            gradient = conv2d_weight(wide[:, None], shape, masked)  # type: ignore[no-untyped-call]
+            result[first : first + len(m)] = gradient[:, 0]
         return result
     fft_size = _fft_size(wide)
     mirrored = _spectrum(wide, fft_size).conj().resolve_conj()
@@ -509,17 +516,24 @@ def _to_masks(residual: Tensor, wide: Tensor, kernels: Tensor, method: Method) -
     return result
 
 
+_COMPUTE: dict[str, Callable[..., Tensor]] = {
+    "blurred": _blurred,
+    "sharp": _to_image,
+    "kernels": _to_kernels,
+    "masks": _to_masks,
+}
+
 # Blocks: where the work can be left out
 
 _Window = tuple[slice, slice]
 
 
 def _blocks(kernels: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor, _Window, _Window]]:
-    """Split B kernels into groups to be done together: (kernels, masks, window of u that is read, window of v).
+    """Split B kernels into groups done together: (kernels, masks, window of u to read, window of v to write).
 
-    On the CPU a kernel whose mask is zero on more than half of the picture is done alone, inside the mask's bounding
-    box; kernels are cut to the box of their non-zero taps. A group costs one transform of u more, but a kernel
-    with a small mask saves most of its own.
+    On the CPU a kernel whose mask is zero on more than half of the picture is done alone, inside the mask's
+    bounding box; kernels are cut to the box of their non-zero taps. A group costs one transform of u more,
+    but a kernel with a small mask saves most of its own.
     """
     if masks.device.type != "cpu":
         height, width = masks.shape[-2:]
@@ -559,33 +573,41 @@ def _blocks(kernels: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor, _W
 
 def _boxes(planes: Tensor) -> list[_Window]:
     """Bounding box of the non-zero values of each plane of (B,H,W); slice(0, 0) for a plane of zeros."""
-    values = planes.detach().numpy()
     boxes = []
-    for plane in values:
-        window = []
-        for axis in (1, 0):
-            used = np.flatnonzero(plane.any(axis=axis))
-            window.append(slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0))
-        boxes.append((window[0], window[1]))
+    for plane in planes.detach().numpy():
+        if all(edge.any() for edge in (plane[0], plane[-1], plane[:, 0], plane[:, -1])):
+            boxes.append((slice(0, plane.shape[0]), slice(0, plane.shape[1])))  # dense planes cost no more
+            continue
+        rows, columns = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
+        if rows.size == 0:
+            boxes.append((slice(0, 0), slice(0, 0)))
+        else:
+            boxes.append(
+                (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+            )
     return boxes
 
 
 # The two paths
 
-_CHANNELS_AT_ONCE = 16  # the CPU's convolution works on 16 output channels at once: 1 costs as much as 16
+_OUTPUTS_AT_ONCE = 16  # the CPU's convolution works on 16 output channels at once: 1 costs as much as 16
+_INPUTS_AT_ONCE = 8  # from 16 input channels on it takes a slower way for small kernels
 _PIECE_BYTES = {"cpu": 2**20, "cuda": 2**28}  # CPU: what stays in the second-level cache
-# Seconds, measured with benchmarks/blurring.py on one core of the machine in docs/BLURRING.md; only their ratio counts.
-_DIRECT_COST = 0.29e-9  # per tap, pixel, channel and 16 kernels
+# Seconds, measured with benchmarks/blurring.py on one core of the machine in docs/BLURRING.md; only their
+# ratio counts.
+_DIRECT_COST = 0.29e-9  # per tap, pixel, channel and 16 kernels (for the adjoint in the image: and kernel)
 _FFT_COST = 0.15e-9  # per n·log2(n) of one real transform of n pixels with its product and mask
 
 
-def _cheaper(method: Method, wide: Tensor, bases: int, taps: tuple[int, int]) -> Method:
-    """Pick the path; on a GPU the FFT except for small kernels, by the same model."""
+def _cheaper(
+    method: Method, wide: Tensor, bases: int, taps: tuple[int, int], *, outputs: int = _OUTPUTS_AT_ONCE
+) -> Method:
+    """Pick the path by the cost model; ``outputs`` says how many kernels one convolution does at once."""
     if method != "auto":
         return method
     channels, height, width = wide.shape
     pixels = (height - taps[0] + 1) * (width - taps[1] + 1)
-    direct = _DIRECT_COST * taps[0] * taps[1] * pixels * channels * math.ceil(bases / _CHANNELS_AT_ONCE)
+    direct = _DIRECT_COST * taps[0] * taps[1] * pixels * channels * math.ceil(bases / outputs)
     rows, columns = _fft_size(wide)
     transforms = channels + bases * (channels + 0.5)  # a kernel has few rows: half a transform
     return "direct" if direct < _FFT_COST * rows * columns * math.log2(rows * columns) * transforms else "fft"
@@ -596,14 +618,15 @@ def _responses(wide: Tensor, kernels: Tensor, method: Method) -> Iterator[tuple[
     taps = kernels.shape[-2], kernels.shape[-1]
     channels, height, width = wide.shape
     if _cheaper(method, wide, len(kernels), taps) == "direct":
-        for first in range(0, len(kernels), _CHANNELS_AT_ONCE):
-            weights = kernels[first : first + _CHANNELS_AT_ONCE, None]
+        for first in range(0, len(kernels), _OUTPUTS_AT_ONCE):
+            weights = kernels[first : first + _OUTPUTS_AT_ONCE, None]
             yield first, F.conv2d(wide[:, None], weights).transpose(0, 1)
         return
     fft_size = _fft_size(wide)
     spectrum = _spectrum(wide, fft_size)
     valid = (height - taps[0] + 1, width - taps[1] + 1)
-    # A product of spectra is a convolution, so the kernel is flipped; what wraps around lies before its last tap.
+    # A product of spectra is a convolution, so the kernel is flipped; what wraps around lies before its last
+    # tap.
     corner = (taps[0] - 1, taps[1] - 1)
     for first, k in _pieces(kernels.flip(-2, -1), channels, fft_size):
         yield first, _inverse(_spectrum(k, fft_size)[:, None] * spectrum, corner, valid, fft_size)
@@ -615,12 +638,16 @@ def _spread(residual: Tensor, kernels: Tensor, masks: Tensor, method: Method) ->
     channels, height, width = residual.shape
     wide_size = (height + taps[0] - 1, width + taps[1] - 1)
     wide = residual.new_empty(()).expand(channels, *wide_size)  # only its shape is read
-    if _cheaper(method, wide, len(kernels), taps) == "direct":
+    if _cheaper(method, wide, len(kernels), taps, outputs=1) == "direct":
+        # The library's transposed convolution is several times slower than a convolution with flipped
+        # kernels.
+        margins = (taps[1] - 1, taps[1] - 1, taps[0] - 1, taps[0] - 1)
+        flipped = kernels.flip(-2, -1)
         result = residual.new_zeros(channels, *wide_size)
-        for first in range(0, len(kernels), _CHANNELS_AT_ONCE):
-            weights = kernels[first : first + _CHANNELS_AT_ONCE, None]
-            masked = residual[:, None] * masks[first : first + _CHANNELS_AT_ONCE]  # (C,b,H,W)
-            result += F.conv_transpose2d(masked, weights)[:, 0]
+        for first in range(0, len(kernels), _INPUTS_AT_ONCE):
+            masked = residual[:, None] * masks[first : first + _INPUTS_AT_ONCE]  # (C,b,H,W)
+            weights = flipped[None, first : first + _INPUTS_AT_ONCE]
+            result += F.conv2d(F.pad(masked, margins), weights)[:, 0]
         return result
     fft_size = _fft_size(wide)
     total = torch.zeros((), dtype=torch.complex64, device=residual.device)
@@ -632,7 +659,7 @@ def _spread(residual: Tensor, kernels: Tensor, masks: Tensor, method: Method) ->
 
 
 def _pieces(planes: Tensor, channels: int, fft_size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
-    """As many of the B planes at a time as keep their transforms in the cache: (number of the first, planes)."""
+    """Yield (number of the first, planes): as many of the B planes as keep their transforms in the cache."""
     budget = _PIECE_BYTES.get(planes.device.type, _PIECE_BYTES["cuda"])
     count = max(1, budget // (planes.element_size() * channels * fft_size[0] * fft_size[1]))
     for first in range(0, len(planes), count):
@@ -646,7 +673,7 @@ def _fft_size(wide: Tensor) -> tuple[int, int]:
 
 @lru_cache(maxsize=1024)
 def _good_length(length: int) -> int:
-    """Return the least even number from ``length`` up that has no prime factor above 5: fast for every FFT library."""
+    """Return the least even number from ``length`` up without a prime factor above 5: fast everywhere."""
     candidate = max(2, length + length % 2)
     while True:
         rest = candidate
@@ -660,12 +687,14 @@ def _good_length(length: int) -> int:
 
 def _spectrum(planes: Tensor, size: tuple[int, int]) -> Tensor:
     """Real 2-D transform of planes filled up with zeros; rows first, so that rows of zeros cost nothing."""
-    return torch.fft.fft(torch.fft.rfft(planes, n=size[1]), n=size[0], dim=-2)
+    rows: Tensor = torch.fft.rfft(planes, n=size[1])
+    return cast(Tensor, torch.fft.fft(rows, n=size[0], dim=-2))
 
 
 def _inverse(
     spectrum: Tensor, corner: tuple[int, int], shape: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """Inverse of :func:`_spectrum`, only the part of ``shape`` from ``corner`` on; other rows are not transformed."""
+    """Inverse of :func:`_spectrum`, only the part of ``shape`` from ``corner`` on; other rows are left out."""
     rows = torch.fft.ifft(spectrum, dim=-2)[..., corner[0] : corner[0] + shape[0], :]
-    return torch.fft.irfft(rows, n=size[1])[..., corner[1] : corner[1] + shape[1]]
+    planes: Tensor = torch.fft.irfft(rows, n=size[1])
+    return planes[..., corner[1] : corner[1] + shape[1]]
