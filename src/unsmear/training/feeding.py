@@ -12,36 +12,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unsmear.errors import RecipeError
+from unsmear.pairs import Pair, PairSampler
+from unsmear.photo import find_photos
 from unsmear.training.placing import Place
 from unsmear.training.recipe import Recipe
-from unsmear.training.schedule import batches
-
-
-class Sharpened(Protocol):
-    """What a pair must have: two pictures (3, size, size) in [0, 1]."""
-
-    sharp: Tensor
-    blurred: Tensor
+from unsmear.training.schedule import batches, stage_at
 
 
 class Sampler(Protocol):
-    """`sampler[index]` is a pair, a function of the sampler's own seed and the index alone."""
+    """A source of pairs, such as `PairSampler`."""
 
-    def __getitem__(self, index: int) -> Sharpened: ...
+    def __getitem__(self, index: int) -> Pair:
+        """Pair `index` ≥ 0, a function of the sampler's own seed and the index alone."""
 
 
-# (photographs, seed, size) -> Sampler; a top-level function, since worker processes are handed it
+# (recipe, photographs, seed, size) → Sampler; a top-level function, since worker processes are handed it
 MakeSampler = Callable[[Recipe, Sequence[Path], int, int], Sampler]
 
 
 def make_pair_sampler(recipe: Recipe, photographs: Sequence[Path], seed: int, size: int) -> Sampler:
     """The sampler of `unsmear.pairs` with the recipe's bank and settings."""
-    from unsmear.pairs import PairSampler, PairSettings
-
-    sampler: Sampler = PairSampler(
-        list(photographs), recipe.bank, seed=seed, size=size, settings=PairSettings(**recipe.pairs)
-    )
-    return sampler
+    return PairSampler(photographs, recipe.bank, seed=seed, size=size, settings=recipe.pairs)
 
 
 class Photographs:
@@ -52,6 +43,7 @@ class Photographs:
     """
 
     def __init__(self, recipe: Recipe) -> None:
+        """Find and split them."""
         if not recipe.sharp:
             raise RecipeError("sharp: name at least one folder of sharp photographs (--set sharp=FOLDER)")
         names = {path: name for folder in recipe.sharp for path, name in _photographs(folder)}
@@ -64,13 +56,11 @@ class Photographs:
         order = np.random.default_rng([recipe.validation.seed, 0]).permutation(len(paths))
         kept_back = set(order[: int(np.ceil(share * len(paths)))].tolist())
         self.trained = [path for number, path in enumerate(paths) if number not in kept_back]
-        # a single photograph, or a share of 0: the validation has other crops and kernels of the same photographs
+        # a single photograph, or a share of 0: validation has other crops and kernels of the same photographs
         self.held_out = [path for number, path in enumerate(paths) if number in kept_back] or self.trained
 
 
 def _photographs(folder: Path) -> list[tuple[Path, str]]:
-    from unsmear.photo import find_photos
-
     if folder.is_file():
         return [(folder, folder.name)]
     if not folder.is_dir():
@@ -90,28 +80,15 @@ def data_facts(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
 
 
 class _Patches(Dataset[tuple[Tensor, Tensor]]):
-    """(size, index) → (blurred, sharp); a sampler for each size, made when it is first asked for."""
+    """(size, index) → (blurred, sharp), by a sampler for each size."""
 
-    def __init__(self, make: Callable[[int], Sampler]) -> None:
-        self._make, self._samplers = make, dict[int, Sampler]()
+    def __init__(self, samplers: dict[int, Sampler]) -> None:
+        self._samplers = samplers
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         size, index = key
-        if size not in self._samplers:
-            self._samplers = {size: self._make(size)}  # sizes never come back: let the last one's memory go
         pair = self._samplers[size][index]
         return pair.blurred, pair.sharp
-
-
-class _Make:
-    """`make` with all but the size filled in; a class, since a closure cannot be sent to a worker."""
-
-    def __init__(self, make: MakeSampler, recipe: Recipe, photographs: Sequence[Path], seed: int) -> None:
-        self._arguments = make, recipe, photographs, seed
-
-    def __call__(self, size: int) -> Sampler:
-        make, recipe, photographs, seed = self._arguments
-        return make(recipe, photographs, seed, size)
 
 
 def feed(
@@ -124,11 +101,13 @@ def feed(
 ) -> Iterator[list[Tensor]]:
     """Batches [blurred, sharp], each (N, 3, size, size), of this process for every step from `step` on.
 
-    The workers are fresh processes (spawned, one torch thread each): libraries with threads of their own, such as
-    libvips, do not survive a fork.
+    The workers are fresh processes (spawned, one torch thread each): libraries with threads of their own,
+    such as libvips, do not survive a fork.
     """
+    sizes = {stage_at(recipe, step).size} | {s.size for s in recipe.stages if s.from_step > step}
+    samplers = {size: make(recipe, photographs, recipe.seed, size) for size in sizes}
     loader = DataLoader(
-        _Patches(_Make(make, recipe, photographs, recipe.seed)),
+        _Patches(samplers),
         batch_sampler=list(batches(recipe, step, rank=place.rank, processes=place.processes)),
         num_workers=recipe.workers,
         multiprocessing_context="spawn" if recipe.workers else None,

@@ -1,4 +1,4 @@
-"""The folder of one run: recipe.toml, log.jsonl, states to go on from, checkpoints to use, sample pictures."""
+"""The folder of one run: recipe, log, states to go on from, checkpoints to use, sample pictures."""
 
 import subprocess
 from pathlib import Path
@@ -27,6 +27,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
+        """Name the folder; nothing is made yet."""
         self.path = path
 
     @property
@@ -62,7 +63,7 @@ class RunFolder:
         replace_durably(partial, self.path / "recipe.toml")
 
     def restore(self, state: TrainingState, recipe: Recipe, data: dict[str, Any]) -> None:
-        """Bring `state` to the newest readable state of the folder; without any (killed before the first), leave it.
+        """Bring `state` to the newest readable one of the folder; leave it if killed before the first.
 
         Raises:
             TrainingError: no run here, or one whose recipe or data differ: names each difference.
@@ -103,13 +104,13 @@ class RunFolder:
             old.unlink()
         return path
 
-    def publish(self, name: str, model: nn.Module, facts: dict[str, Any], **score: float) -> Path:
-        """Write the network as a checkpoint (best.safetensors, last.safetensors) that `load_checkpoint` reads."""
+    def publish(self, name: str, model: nn.Module, facts: dict[str, Any]) -> Path:
+        """Write the network as NAME.safetensors, a checkpoint that `load_checkpoint` reads."""
         from unsmear.models.checkpoints import save_checkpoint
 
         recipe = Recipe.model_validate(facts["recipe"]).without_folders()
         path, partial = self.path / f"{name}.safetensors", self.path / f"{name}.part"
-        save_checkpoint(model, partial, {**facts, "recipe": recipe, **score})
+        save_checkpoint(model, partial, facts | {"recipe": recipe})
         replace_durably(partial, path)
         return path
 

@@ -13,12 +13,13 @@ from tqdm import tqdm
 class Journal:
     """Log of one run, which a resumed run continues as if it had never stopped.
 
-    Each line of log.jsonl is one JSON object with a key `step` (steps done). What depends on the clock stands
-    under its key `time`; all else is a function of the recipe. Lines after `step` are dropped at the start: they
-    will be written again.
+    Each line of log.jsonl is one JSON object with a key `step` (steps done). What depends on the clock
+    stands under its key `time`; all else is a function of the recipe. Lines after `step` are dropped at the
+    start: they will be written again.
     """
 
     def __init__(self, folder: Path, *, step: int, total: int, tensorboard: bool) -> None:
+        """Open the log in `folder` after `step` of `total` steps."""
         path = folder / "log.jsonl"
         _drop_after(path, step)
         self._file = path.open("a", encoding="utf-8")
@@ -107,7 +108,7 @@ def _tensorboard(folder: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer: Any = SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    writer: Any = SummaryWriter(str(folder), purge_step=step + 1)
     return writer
 
 

@@ -27,6 +27,7 @@ class Keeper:
         facts: dict[str, Any],
         device: torch.device,
     ) -> None:
+        """Open the log; `fixed` are the validation pairs (blurred, sharp), `facts` go into every file."""
         self._recipe, self._folder, self._state, self._facts, self._device = (
             recipe,
             folder,
@@ -44,8 +45,8 @@ class Keeper:
     def after_step(self, *, rate: float, norm: float, waited: float, stopping: bool) -> None:
         """Log, validate, draw and save the step that `state` has just done, in this order.
 
-        The state comes last: whatever it holds is in the log already, and a run resumed from it writes nothing
-        twice.
+        The state comes last: whatever it holds is in the log already, and a run resumed from it writes
+        nothing twice.
         """
         recipe, state, done = self._recipe, self._state, self._state.step
         last = done == recipe.iterations

@@ -34,9 +34,9 @@ from unsmear.training.state import TrainingState
 def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = make_pair_sampler) -> Path:
     """Train the recipe's network on blur made on the fly, into the folder `recipe.run`.
 
-    Minimises E[loss(f(v), u)] over pairs of a blurred v and a sharp u, each (3, size, size), sRGB in [0, 1]. Every
-    step is a function of the recipe and the step's number: a run that was killed and resumed gives the same bits,
-    on the same machine with the same number of threads (on a GPU: with `deterministic`).
+    Minimises E[loss(f(v), u)] over pairs of a blurred v and a sharp u, each (3, size, size), sRGB in
+    [0, 1]. Every step is a function of the recipe and its number: a run that was killed and resumed gives the
+    same bits, on the same machine with the same number of threads (on a GPU: with `deterministic`).
 
     Args:
         recipe: what to do.
@@ -64,7 +64,7 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
         place.mean(0.0)  # the others wait here until the folder stands
         keeper = None
         if place.first:
-            facts = {"recipe": recipe.model_dump(mode="json"), "data": data}
+            facts: dict[str, Any] = {"recipe": recipe.model_dump(mode="json"), "data": data}
             facts |= {"commit": source_commit(), "version": unsmear.__version__}
             fixed = validation_pairs(recipe, photographs.held_out, make=make_sampler)
             keeper = Keeper(recipe, folder, state, fixed=fixed, facts=facts, device=place.device)
@@ -90,15 +90,15 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
                     ):
                         restored = wrapped(v)
                     loss = loss_of(restored.float(), u) / pieces
-                    loss.backward()
+                    loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             mean_loss, mean_norm, stopping = place.mean(total, norm, stop.is_set())
             if not math.isfinite(mean_loss) or not math.isfinite(mean_norm):
                 what = "the norm of the gradient" if math.isfinite(mean_loss) else "the loss"
                 raise TrainingError(
-                    f"step {step + 1}: {what} is not finite (loss {mean_loss}, norm {mean_norm}). The step was not "
-                    f"taken; last good checkpoint: {folder.newest or 'none yet'}. "
+                    f"step {step + 1}: {what} is not finite (loss {mean_loss}, gradient's norm {mean_norm}). "
+                    f"The step was not taken; last good checkpoint: {folder.newest or 'none yet'}. "
                     "A smaller learning_rate, clip or a warm-up may help."
                 )
 
@@ -149,7 +149,7 @@ def _network(recipe: Recipe, place: Place) -> nn.Module:
 
 @contextlib.contextmanager
 def _stop_on_signal() -> Iterator[threading.Event]:
-    """Turn SIGTERM and Ctrl-C into a flag, so that the step is finished and saved; a second Ctrl-C stops at once."""
+    """Turn SIGTERM and Ctrl-C into a flag, so that the step is finished and saved; a second stops at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

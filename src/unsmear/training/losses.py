@@ -18,7 +18,7 @@ def charbonnier(restored: Tensor, sharp: Tensor, *, epsilon: float = 1e-3) -> Te
 
 
 def psnr(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Mean over the images of (10 / ln 10) ln(MSE + 1e-8), which is -PSNR in dB up to the 1e-8 (as NAFNet)."""
+    """Mean over the images of (10 / ln 10) ln(MSE + 1e-8): -PSNR in dB but for the 1e-8 (as NAFNet)."""
     errors = (restored - sharp).square().mean(dim=(1, 2, 3))
     return (10 / math.log(10)) * (errors + 1e-8).log().mean()
 

@@ -18,6 +18,7 @@ class Place:
     processes = 1
 
     def __init__(self, device: torch.device) -> None:
+        """Take a device that is known to be there."""
         self.device = device
 
     @property
@@ -93,7 +94,7 @@ def find_place(device: str = "auto") -> Place:
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators for a block and give them back as they were.
 
-    Stochastic depth and first weights draw from them; a seed made of (recipe seed, step) needs no saved state.
+    Stochastic depth and first weights draw from them; a seed made of (seed, step) needs no saved state.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

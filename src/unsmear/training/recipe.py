@@ -1,4 +1,4 @@
-"""The recipe of a training: every setting with its meaning, the paper's values as defaults, contradictions refused."""
+"""The recipe of a training: every setting with its meaning; the defaults are the paper's."""
 
 import difflib
 import json
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from unsmear.errors import RecipeError
+from unsmear.pairs import PairSettings
 
 
 def _listed(value: object) -> object:
@@ -31,11 +32,15 @@ class PatchStage(_Table):
 class Validation(_Table):
     """The fixed pairs on which the gain over the blurred input is measured."""
 
-    every: int = Field(default=500, gt=0, description="steps between two validations; the last step has one, too")
+    every: int = Field(
+        default=500, gt=0, description="steps between two validations; the last step has one, too"
+    )
     count: int = Field(default=16, ge=0, description="number of fixed pairs; 0: no validation")
     size: int = Field(default=256, gt=0, description="height and width of a validation pair, in pixels")
     seed: int = Field(default=1, ge=0, description="seed of the pairs and of which photographs are held out")
-    held_out: float = Field(default=0.02, ge=0, lt=1, description="share of the photographs kept from the training")
+    held_out: float = Field(
+        default=0.02, ge=0, lt=1, description="share of the photographs kept from the training"
+    )
 
 
 class Recipe(_Table):
@@ -47,16 +52,24 @@ class Recipe(_Table):
 
     # what is trained
     network: str = Field(default="sglrn-b", description="name in the table of networks")
-    arguments: dict[str, Any] = Field(default={}, description="constructor arguments that differ from the name's own")
-    low_rank: Any = Field(default=None, description="low-rank module in the bottleneck; absent: as the name says")
+    arguments: dict[str, Any] = Field(
+        default={}, description="constructor arguments that differ from the name's own"
+    )
+    low_rank: Any = Field(
+        default=None, description="low-rank module in the bottleneck; absent: as the name says"
+    )
     weights: Path | None = Field(default=None, description="checkpoint to start from (weights only, step 0)")
 
     # on what
     sharp: Annotated[list[Path], BeforeValidator(_listed)] = Field(
         default=[], description="folders (or files) of sharp photographs"
     )
-    bank: Path | None = Field(default=None, description="kernel bank file; absent: kernels are simulated on the fly")
-    pairs: dict[str, Any] = Field(default={}, description="settings of the pairs that differ from PairSettings")
+    bank: Path | None = Field(
+        default=None, description="kernel bank file; absent: kernels are simulated on the fly"
+    )
+    pairs: PairSettings = Field(
+        default=PairSettings.model_validate({}), description="what the blur of the pairs looks like"
+    )
     size: int = Field(default=256, gt=0, description="height and width of a patch, in pixels")
     batch: int = Field(default=4, gt=0, description="patches in one step, over all processes together")
     patches: list[PatchStage] = Field(default=[], description="later stages with another size and batch")
@@ -72,16 +85,22 @@ class Recipe(_Table):
     warmup: int = Field(default=0, ge=0, description="steps in which the rate rises linearly from 0")
     final_learning_rate: float = Field(default=0.0, ge=0, description="rate that the cosine ends at")
     clip: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0: no clipping")
-    ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the average of the weights; 0: no average")
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of the average of the weights; 0: no average"
+    )
     accumulation: int = Field(default=1, gt=0, description="pieces that a batch is cut into to save memory")
     seed: int = Field(
         default=0, ge=0, description="seed of the first weights, the pairs and the network's own chance"
     )
 
     # where
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast, weights stay fp32")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="bf16: autocast, weights stay fp32"
+    )
     channels_last: bool = Field(default=False, description="keep images with the channel as fastest axis")
-    deterministic: bool = Field(default=False, description="refuse operations that differ from run to run (GPU)")
+    deterministic: bool = Field(
+        default=False, description="refuse operations that differ from run to run (GPU)"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     workers: int = Field(default=2, ge=0, description="processes that make pairs; 0: the training's own")
 
@@ -91,7 +110,9 @@ class Recipe(_Table):
     log_every: int = Field(default=50, gt=0, description="steps between two lines of log.jsonl")
     samples_every: int = Field(default=1000, ge=0, description="steps between two sample pictures; 0: none")
     checkpoint_seconds: float = Field(default=600.0, gt=0, description="longest time between two checkpoints")
-    checkpoint_steps: int = Field(default=0, ge=0, description="steps between two checkpoints; 0: by time only")
+    checkpoint_steps: int = Field(
+        default=0, ge=0, description="steps between two checkpoints; 0: by time only"
+    )
     tensorboard: bool = Field(default=True, description="write TensorBoard's event files if it is installed")
 
     def model_post_init(self, context: Any) -> None:
@@ -135,7 +156,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"patches: from_step must rise from stage to stage, got {starts[1:]}"
     for stage in recipe.stages:
         if stage.batch % recipe.accumulation:
-            yield f"accumulation: a batch of {stage.batch} cannot be cut into {recipe.accumulation} equal pieces"
+            pieces = recipe.accumulation
+            yield f"accumulation: a batch of {stage.batch} cannot be cut into {pieces} equal pieces"
     if recipe.samples_every and not recipe.validation.count and "samples_every" in recipe.model_fields_set:
         yield "samples_every: pictures show validation pairs, but validation.count is 0"
 
@@ -147,8 +169,8 @@ def read_recipe(
 
     Args:
         path: the TOML file. Without a key `run`, the run's folder is runs/NAME for NAME.toml.
-        changes: `key=value` texts that win over the file; `validation.every=100` reaches into a table. A value
-            is read as TOML, and as plain text where it is no TOML (`--set network=uformer-t`).
+        changes: `key=value` texts that win over the file; `validation.every=100` reaches into a table. A
+            value is read as TOML, and as plain text where it is no TOML (`--set network=uformer-t`).
         base: values that the file wins over.
 
     Raises:
@@ -183,10 +205,16 @@ def make_recipe(values: dict[str, Any], *, source: str = "recipe") -> Recipe:
 
 def _explain(source: str, problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "value_error":  # a table that contradicts itself says so in its own words
+        return f"{source}: {place}: {problem['ctx']['error']}"
     if problem["type"] != "extra_forbidden":
         return f"{source}: {place}: {problem['msg']}, got {problem['input']!r}"
-    parents = {"validation": Validation, "patches": PatchStage}
-    known = parents.get(str(problem["loc"][0]), Recipe) if len(problem["loc"]) > 1 else Recipe
+    tables: dict[str, type[BaseModel]] = {
+        "validation": Validation,
+        "patches": PatchStage,
+        "pairs": PairSettings,
+    }
+    known = tables[str(problem["loc"][0])] if len(problem["loc"]) > 1 else Recipe
     near = difflib.get_close_matches(str(problem["loc"][-1]), known.model_fields, n=1, cutoff=0.5)
     return f"{source}: unknown key {place!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
@@ -215,18 +243,25 @@ class Difference(NamedTuple):
     after: Any
 
 
-# What may change when a run goes on: nothing here alters a step that is still to come, except `iterations`, which
-# stretches or shortens the schedule on purpose. Photographs and bank are compared by content, not by path.
+# What may change when a run goes on: nothing here alters a step that is still to come, except `iterations`,
+# which stretches or shortens the schedule on purpose. Photographs and bank are compared by content, not path.
 HARMLESS = {"iterations", "workers", "device", "sharp", "bank", "weights", "run"} | {
-    "validation.every", "validation.count", "validation.size", "log_every", "samples_every",
-    "checkpoint_seconds", "checkpoint_steps", "tensorboard",
+    "validation.every",
+    "validation.count",
+    "validation.size",
+    "log_every",
+    "samples_every",
+    "checkpoint_seconds",
+    "checkpoint_steps",
+    "tensorboard",
 }
 
 
 def differences(before: dict[str, Any], recipe: Recipe) -> list[Difference]:
     """Keys that a resumed run may not change: `before` holds the values kept with its checkpoint.
 
-    A key that this version of unsmear no longer knows is passed over; one that `before` lacks counts as its default.
+    A key that this version of unsmear no longer knows is passed over; one that `before` lacks counts as its
+    default.
     """
     old, after, defaults = (
         _flat(values) for values in (before, recipe.model_dump(mode="json"), Recipe().model_dump(mode="json"))
@@ -260,11 +295,7 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def _key(name: str) -> str:
-    return (
-        name
-        if name.replace("_", "").replace("-", "").isalnum() and name.isascii()
-        else json.dumps(name, ensure_ascii=False)
-    )
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else _value(name)
 
 
 def _value(value: Any) -> str:
@@ -273,8 +304,5 @@ def _value(value: Any) -> str:
         return "{" + inner + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
-    # JSON and TOML write strings, numbers and booleans alike, but for a float without point or with a short exponent
-    if isinstance(value, float):
-        text = repr(value)
-        return text if any(mark in text for mark in ".e") else f"{text}.0"
-    return json.dumps(value, ensure_ascii=False)
+    # as JSON writes it, but that TOML wants DEL escaped
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

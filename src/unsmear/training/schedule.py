@@ -40,9 +40,9 @@ def batches(
 ) -> Iterator[list[tuple[int, int]]]:
     """The share of process `rank` in each batch from `step` on, as pairs (patch size, index of the pair).
 
-    Indices count every pair drawn since step 0, so no pair comes twice and a step's batch is the same whatever
-    the number of processes or workers, and wherever the training was resumed. Batch b is cut into `accumulation`
-    pieces and each piece into `processes` shares; a share's pieces follow one another.
+    Indices count every pair drawn since step 0, so no pair comes twice and a step's batch is the same
+    whatever the number of processes or workers, and wherever the training was resumed. A batch is cut into
+    `accumulation` pieces and each piece into `processes` shares; a share's pieces follow one another.
     """
     drawn = sum(stage_at(recipe, earlier).batch for earlier in range(step))
     for now in range(step, recipe.iterations):

@@ -53,12 +53,14 @@ class TrainingState:
         """average = decay · average + (1 - decay) · weights; buffers are copied."""
         if self.average is None:
             return
-        get_ema_multi_avg_fn(decay)(list(self.average.parameters()), list(self.model.parameters()), self.step)
+        get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call]
+            list(self.average.parameters()), list(self.model.parameters()), self.step
+        )
         for kept, new in zip(self.average.buffers(), self.model.buffers(), strict=True):
             kept.copy_(new)
 
     def save(self, path: Path, facts: dict[str, Any]) -> None:
-        """Write the state with `facts` (recipe, data, …) in its header; the file appears whole or not at all."""
+        """Write the state with `facts` (recipe, data, …) in its header; the file appears whole or not."""
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
@@ -121,6 +123,7 @@ def replace_durably(partial: Path, path: Path) -> None:
     """Rename a finished file to its name after its bytes have reached the disk."""
     with partial.open("rb") as file:
         os.fsync(file.fileno())
+    partial.chmod(0o644)  # safetensors writes files that their owner alone may read
     partial.replace(path)
 
 

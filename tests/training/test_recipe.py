@@ -1,0 +1,131 @@
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsmear.errors import RecipeError
+from unsmear.training.recipe import Recipe, differences, make_recipe, read_recipe, to_toml
+
+
+def write(folder, text):
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_the_papers():
+    recipe = Recipe()
+    assert (recipe.optimizer, recipe.learning_rate, recipe.batch, recipe.size) == ("adam", 1e-4, 4, 256)
+    assert (recipe.iterations, recipe.loss, recipe.schedule, recipe.ema) == (10_000, "mse", "constant", 0.0)
+
+
+def test_every_key_says_what_it_means():
+    assert all(field.description for field in Recipe.model_fields.values())
+
+
+def test_file_and_changes(tmp_path):
+    path = write(tmp_path, 'sharp = "photos"\niterations = 7\n[validation]\nevery = 3\n')
+    recipe = read_recipe(path, changes=["validation.count=2", "network=uformer-t", "learning_rate=2e-4"])
+    assert recipe.run.as_posix() == "runs/mine"
+    assert [folder.name for folder in recipe.sharp] == ["photos"]
+    assert (recipe.validation.every, recipe.validation.count) == (3, 2)
+    assert (recipe.network, recipe.learning_rate, recipe.iterations) == ("uformer-t", 2e-4, 7)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"lerning_rate": 1.0}, "'lerning_rate'; did you mean 'learning_rate'"),
+        ({"validation": {"evry": 1}}, "'validation.evry'; did you mean 'every'"),
+        ({"patches": [{"from": 1, "size": 8, "batch": 1}]}, "did you mean 'from_step'"),
+        ({"pairs": {"most_bases": 0}}, "pairs.most_bases"),
+        ({"pairs": {"largest_kernel": 4}}, "largest_kernel is 4"),
+        ({"pairs": {"noize": 0}}, "did you mean 'noise'"),
+        ({"iterations": "many"}, "iterations"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"loss": "l1"}, "loss"),
+        ({"weight_decay": 0.1}, "weight_decay: Adam has none"),
+        ({"betas": [0.9, 1.0]}, "betas"),
+        ({"warmup": 10, "iterations": 10}, "warmup: 10 steps do not fit"),
+        ({"final_learning_rate": 1e-6}, "final_learning_rate: a constant schedule"),
+        ({"final_learning_rate": 1.0, "schedule": "cosine"}, "final_learning_rate: must not be above"),
+        ({"accumulation": 3}, "accumulation: a batch of 4"),
+        ({"samples_every": 5, "validation": {"count": 0}}, "samples_every"),
+        (
+            {"patches": [{"from_step": n, "size": 8, "batch": 4} for n in (5, 5)]},
+            "patches: from_step must rise",
+        ),
+    ],
+)
+def test_nonsense_is_refused_by_name(values, words):
+    with pytest.raises(RecipeError, match=words.replace("(", r"\(")):
+        make_recipe(values)
+
+
+def test_broken_files(tmp_path):
+    with pytest.raises(RecipeError, match=r"nowhere\.toml: cannot be read"):
+        read_recipe(tmp_path / "nowhere.toml")
+    with pytest.raises(RecipeError, match="not a TOML file"):
+        read_recipe(write(tmp_path, "iterations = \n"))
+    with pytest.raises(RecipeError, match="expected key=value"):
+        read_recipe(write(tmp_path, ""), changes=["iterations"])
+    with pytest.raises(RecipeError, match="'batch' is not a table"):
+        read_recipe(write(tmp_path, "batch = 4"), changes=["batch.size=3"])
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
+
+
+@given(
+    texts,
+    st.floats(1e-30, 1e3),
+    st.dictionaries(
+        texts, st.integers(-9, 9) | texts | st.booleans() | st.lists(st.floats(0, 1)), max_size=3
+    ),
+)
+def test_written_recipe_reads_back(network, rate, arguments):
+    recipe = make_recipe(
+        {
+            "network": network,
+            "learning_rate": rate,
+            "arguments": arguments,
+            "sharp": ["a b/ü", 'quote"'],
+            "patches": [{"from_step": 3, "size": 8, "batch": 2}],
+        }
+    )
+    assert make_recipe(tomllib.loads(to_toml(recipe))) == recipe
+
+
+def test_only_what_alters_coming_steps_is_a_difference():
+    before = make_recipe({"sharp": "a"}).model_dump(mode="json")
+    harmless = {"iterations": 20_000, "workers": 0, "sharp": "b", "validation": {"every": 9}, "run": "else"}
+    assert differences(before, make_recipe(harmless)) == []
+    found = differences(
+        before, make_recipe({"batch": 8, "validation": {"seed": 3}, "pairs": {"noise": [0, 0]}})
+    )
+    assert {item.key for item in found} == {"batch", "validation.seed", "pairs.noise"}
+    assert ("batch", 4, 8) in found
+
+
+def test_older_recipe_lacks_keys_and_has_others():
+    before = Recipe().model_dump(mode="json")
+    del before["clip"]
+    before["forgotten"] = 1
+    assert differences(before, Recipe()) == []
+    assert [item.key for item in differences(before, make_recipe({"clip": 1.0}))] == ["clip"]
+
+
+def test_published_recipe_names_no_folder(tmp_path):
+    recipe = make_recipe({"sharp": str(tmp_path / "photos"), "bank": str(tmp_path / "b.safetensors")})
+    plain = recipe.without_folders()
+    assert str(tmp_path) not in str(plain)
+    assert plain["sharp"] == ["photos"]
+    assert plain["bank"] == "b.safetensors"
+
+
+@pytest.mark.parametrize("name", ["paper", "sglrn-t-cpu"])
+def test_shipped_recipes(name, pytestconfig):
+    recipe = read_recipe(pytestconfig.rootpath / "recipes" / f"{name}.toml")
+    if name == "paper":
+        assert recipe == make_recipe({"run": "runs/paper"})
