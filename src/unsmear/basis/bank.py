@@ -22,7 +22,7 @@ from unsmear.basis.kernels import (
 )
 from unsmear.errors import KernelError
 
-_FORMAT = "unsmear kernel bank 1"
+_HEADER = "unsmear kernel bank"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class KernelBank:
 
     def to_bytes(self) -> bytes:
         """Return the file's content: safetensors with "kernels" and the infos as JSON in its header."""
-        header = {"format": _FORMAT, "info": json.dumps(self.info, sort_keys=True)}
+        # One entry only: safetensors writes several in random order, and equal banks should be equal files.
+        header = {_HEADER: json.dumps({"version": 1, "info": self.info}, sort_keys=True)}
         return bytes(save({"kernels": np.ascontiguousarray(self.kernels)}, metadata=header))
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -85,7 +86,8 @@ class KernelBank:
                 if "kernels" not in file.keys():  # noqa: SIM118 (a file handle, no dictionary)
                     raise KernelError(f'{path} holds no tensor "kernels"; it is no kernel bank')
                 kernels = file.get_tensor("kernels")
-            info = json.loads(header.get("info", "[]"))
+            about = json.loads(header.get(_HEADER, "{}"))
+            info = about.get("info", []) if isinstance(about, dict) else None
         except (OSError, SafetensorError, json.JSONDecodeError) as error:
             raise KernelError(f"cannot read {path} as a kernel bank: {error}") from error
         if not isinstance(info, list) or not all(isinstance(item, dict) for item in info):
