@@ -2,12 +2,28 @@
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
+
+from unsmear.errors import UnsmearError
+
+
+class _Commands(TyperGroup):
+    """Commands that print what unsmear raises on purpose as one sentence, and exit with 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UnsmearError as error:
+            typer.echo(f"unsmear: {error}", err=True)
+            raise typer.Exit(1) from error
+
 
 app = typer.Typer(
     name="unsmear",
+    cls=_Commands,
     help="Takes motion blur out of photographs, and makes the networks that do so.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -2,7 +2,7 @@
 
 from unsmear.evaluation.layouts import Failure, PairFiles, PairList, find_pairs
 from unsmear.evaluation.protocols import Align, Protocol
-from unsmear.evaluation.scoring import Evaluation, ImageScore, evaluate
+from unsmear.evaluation.scoring import Evaluation, ImageScore, check_writable, evaluate
 
 __all__ = [
     "Align",
@@ -12,6 +12,7 @@ __all__ = [
     "PairFiles",
     "PairList",
     "Protocol",
+    "check_writable",
     "evaluate",
     "find_pairs",
 ]

@@ -50,9 +50,10 @@ def _strip(labels: Sequence[str]) -> NDArray[np.uint8]:
     """A line of text, one label at the left end of each column; what does not fit is cut off."""
     strip = np.full((_STRIP, 3 * TILE + 2 * _GAP, 3), _GROUND, np.uint8)
     for number, label in enumerate(labels):
-        ink = pyvips.Image.text(html.escape(label), font="sans 10", dpi=96).numpy()
-        ink = ink.reshape(*ink.shape[:2])[: _STRIP - 4]
-        start, top = number * (TILE + _GAP), (_STRIP - ink.shape[0]) // 2
-        ink = ink[:, : strip.shape[1] - start]
+        text = pyvips.Image.text(
+            html.escape(label), font="sans 10", dpi=96
+        )  # cut to its ink, at (x, y)offset
+        start, top = number * (TILE + _GAP), 3 + text.yoffset
+        ink = text.numpy().reshape(text.height, text.width)[: _STRIP - top, : strip.shape[1] - start]
         strip[top : top + ink.shape[0], start : start + ink.shape[1]] -= ink[..., None]
     return strip

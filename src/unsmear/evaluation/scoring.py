@@ -63,6 +63,8 @@ class ImageScore:
 # Columns of tables, in their order: attribute of ImageScore.
 _FIGURES = ("psnr_input", "psnr_output", "psnr_gain", "ssim_input", "ssim_output", "ssim_gain", "seconds")
 
+_FILES = ("scores.csv", "summary.json", "contact_sheet.png")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -157,12 +159,10 @@ class Evaluation:
         Raises EvaluationError if one of them exists and may not be overwritten, or cannot be written.
         """
         folder = Path(folder)
-        files = [folder / "scores.csv", folder / "summary.json", folder / "contact_sheet.png"]
+        check_writable(folder, overwrite=overwrite)
+        files = [folder / name for name in _FILES]
         if self.contact_sheet is None:
             files.pop()
-        for file in files:
-            if file.exists() and not overwrite:
-                raise EvaluationError(f"{file} exists already: choose another folder, or allow overwriting.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with files[0].open("w", encoding="utf-8", newline="") as table:
@@ -182,6 +182,13 @@ class Evaluation:
         if self.contact_sheet is not None:
             write_photo(self.contact_sheet, files[2], overwrite=overwrite)
         return files
+
+
+def check_writable(folder: str | Path, *, overwrite: bool = False) -> None:
+    """Raise EvaluationError if the folder has scores that may not be replaced: to ask before long work."""
+    for file in (Path(folder) / name for name in _FILES):
+        if file.exists() and not overwrite:
+            raise EvaluationError(f"{file} exists already: choose another folder, or allow overwriting.")
 
 
 def _text(value: float | None) -> str:
