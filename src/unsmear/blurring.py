@@ -374,7 +374,6 @@ def _odd_size(kernels: Tensor) -> int:
     return width
 
 
-@lru_cache(maxsize=256)
 def _mirrored(size: int, margin: int) -> Tensor:
     """Index of the pixel seen at each place of −margin … size−1+margin; repeats every 2·size − 2 places."""
     period = max(2 * size - 2, 1)
@@ -504,7 +503,7 @@ def _to_kernels(residual: Tensor, wide: Tensor, masks: Tensor, method: Method) -
     fft_size = _fft_size(wide)
     mirrored = _spectrum(wide, fft_size).conj().resolve_conj()
     for first, m in _pieces(masks, channels, fft_size):
-        product = (_spectrum(residual * m[:, None], fft_size) * mirrored).sum(1)
+        product = (_masked_spectrum(residual, m, fft_size) * mirrored).sum(1)
         result[first : first + len(m)] = _inverse(product.conj(), (0, 0), (size, size), fft_size)
     return result
 
@@ -650,11 +649,12 @@ def _spread(residual: Tensor, kernels: Tensor, masks: Tensor, method: Method) ->
             result += F.conv2d(F.pad(masked, margins), weights)[:, 0]
         return result
     fft_size = _fft_size(wide)
-    total = torch.zeros((), dtype=torch.complex64, device=residual.device)
+    complex_dtype = torch.complex128 if residual.dtype == torch.float64 else torch.complex64
+    total = residual.new_zeros(channels, fft_size[0], fft_size[1] // 2 + 1, dtype=complex_dtype)
     for first, k in _pieces(kernels, channels, fft_size):
-        masked = residual * masks[first : first + len(k), None]  # (b,C,H,W)
-        product = _spectrum(k, fft_size)[:, None] * _spectrum(masked, fft_size)
-        total = total + (product[0] if len(k) == 1 else product.sum(0))
+        masked = _masked_spectrum(residual, masks[first : first + len(k)], fft_size)
+        for transfer, spectrum in zip(_spectrum(k, fft_size), masked, strict=True):
+            total.addcmul_(transfer, spectrum)
     return _inverse(total, (0, 0), wide_size, fft_size)
 
 
@@ -691,10 +691,18 @@ def _spectrum(planes: Tensor, size: tuple[int, int]) -> Tensor:
     return cast(Tensor, torch.fft.fft(rows, n=size[0], dim=-2))
 
 
+def _masked_spectrum(residual: Tensor, masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Transforms of m_b · r, (b,C,…); written into zeros of the full size, which saves a copy of each."""
+    (channels, height, width), bases = residual.shape, len(masks)
+    masked = residual.new_zeros(bases, channels, *size)
+    torch.mul(residual, masks[:, None], out=masked[..., :height, :width])
+    return _spectrum(masked, size)
+
+
 def _inverse(
     spectrum: Tensor, corner: tuple[int, int], shape: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """Inverse of :func:`_spectrum`, only the part of ``shape`` from ``corner`` on; other rows are left out."""
+    """Inverse of :func:`_spectrum`: the part of ``shape`` from ``corner`` on; other rows are left out."""
     rows = torch.fft.ifft(spectrum, dim=-2)[..., corner[0] : corner[0] + shape[0], :]
     planes: Tensor = torch.fft.irfft(rows, n=size[1])
     return planes[..., corner[1] : corner[1] + shape[1]]
