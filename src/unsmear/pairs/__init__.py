@@ -13,7 +13,16 @@ its source.
     folders    write_pairs, WrittenPairs: the same pairs on disk
 """
 
+from unsmear.pairs.folders import WriteReport, WrittenPairs, write_pairs
 from unsmear.pairs.sampling import Pair, PairSampler, stack_pairs
 from unsmear.pairs.settings import PairSettings
 
-__all__ = ["Pair", "PairSampler", "PairSettings", "stack_pairs"]
+__all__ = [
+    "Pair",
+    "PairSampler",
+    "PairSettings",
+    "WriteReport",
+    "WrittenPairs",
+    "stack_pairs",
+    "write_pairs",
+]
