@@ -1,0 +1,75 @@
+"""Any network, any size of photo: what a network declares of itself decides how a photo is brought to it.
+
+A network declares `size_multiple` and `minimum_size`; `restore` pads to them, calls, crops and clamps.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+"""Type of the large products: "auto" is `native_precision`; sums and norms stay float32 throughout."""
+
+
+def restore(model: nn.Module, image: Tensor, *, precision: Precision = "fp32") -> Tensor:
+    """Restore a picture of any size with a network that declares `size_multiple` and `minimum_size`.
+
+    The picture is padded at the bottom and on the right, which leaves the network's windows where they are:
+    by reflection, and beyond what a small picture can reflect by its last row or column.
+
+    Args:
+        model: maps (N, 3, H, W) in [0, 1] to the same; called as it is (`load_checkpoint` gives it in
+            evaluation mode), without gradients.
+        image: (3, H, W) or (N, 3, H, W), float, sRGB in [0, 1], from 1×1 on.
+        precision: of the large products.
+
+    Returns:
+        the restored picture, of the shape, type and device of `image`, clamped to [0, 1].
+
+    Raises:
+        ValueError: another shape, or an empty picture.
+    """
+    if image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape:
+        raise ValueError(f"expected a picture (3, H, W) or (N, 3, H, W), got {tuple(image.shape)}")
+    weight = next(model.parameters(), image)
+    with torch.inference_mode(), autocast(weight.device, precision):
+        batch = image.to(weight.device, weight.dtype).reshape(-1, *image.shape[-3:])
+        height, width = image.shape[-2:]
+        restored: Tensor = model(padded(batch, padded_size(model, height), padded_size(model, width)))
+        restored = restored[..., :height, :width].float().clamp(0, 1)
+    # A clone outside of inference mode: the result may go into a graph again.
+    return restored.clone().reshape(image.shape).to(image.device, image.dtype)
+
+
+def padded_size(model: nn.Module, size: int) -> int:
+    """Return the smallest size that the network takes and that is not below `size`."""
+    multiple = int(getattr(model, "size_multiple", 1))
+    size = max(size, int(getattr(model, "minimum_size", 1)))
+    return -(-size // multiple) * multiple
+
+
+def padded(batch: Tensor, height: int, width: int) -> Tensor:
+    """Pad (N, C, h, w) at the bottom and on the right to (N, C, height, width): reflect, then replicate."""
+    down, right = height - batch.shape[-2], width - batch.shape[-1]
+    reflected = (0, min(right, batch.shape[-1] - 1), 0, min(down, batch.shape[-2] - 1))
+    batch = F.pad(batch, reflected, mode="reflect")
+    return F.pad(batch, (0, width - batch.shape[-1], 0, height - batch.shape[-2]), mode="replicate")
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context that computes large products on `device` in `precision`."""
+    chosen = native_precision(device) if precision == "auto" else precision
+    dtype = torch.float16 if chosen == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=chosen != "fp32")
+
+
+def native_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """Return the fastest type that the device multiplies in by itself: bf16, or fp16 on older GPUs."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16") else "fp32"
+    return "fp32"
