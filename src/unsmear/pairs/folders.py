@@ -98,7 +98,8 @@ def write_pairs(
         progress: show a bar.
 
     Raises:
-        PairsError: the folder holds something else, the disk is full, no photograph is readable, a worker died.
+        PairsError: the folder holds something else, the disk is full, no photograph can be read, or a
+            worker died.
     """
     started = time.monotonic()
     target = Path(folder)
