@@ -333,7 +333,7 @@ def test_light() -> None:
 
 
 def test_linear_light_is_brighter_between_black_and_white() -> None:
-    """A fine grid of black and white blurs to 0.5 as encoded values, to 0.5^(1/2.2) = 0.73 in linear light."""
+    """A fine grid of black and white blurs to 0.5 as encoded values, to 0.73 in linear light."""
     u = (torch.arange(32) % 2).to(F64).expand(1, 32, 32)
     kernel = torch.tensor([[0, 0, 0], [0.25, 0.5, 0.25], [0, 0, 0]], dtype=F64)[None]
     masks = torch.ones(1, 32, 32, dtype=F64)

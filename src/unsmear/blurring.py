@@ -530,24 +530,23 @@ _Window = tuple[slice, slice]
 def _blocks(kernels: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor, _Window, _Window]]:
     """Split B kernels into groups done together: (kernels, masks, window of u to read, window of v to write).
 
-    On the CPU a kernel whose mask is zero on more than half of the picture is done alone, inside the mask's
-    bounding box; kernels are cut to the box of their non-zero taps. A group costs one transform of u more,
-    but a kernel with a small mask saves most of its own.
+    On the CPU a kernel whose mask, with the kernel's margin, reaches over less than half of the picture is
+    done alone, inside the mask's bounding box; kernels are cut to the box of their non-zero taps. A group
+    costs one transform of u more, but a kernel with a small mask saves most of its own.
     """
+    height, width = masks.shape[-2:]
+    size = kernels.shape[-1]
     if masks.device.type != "cpu":
-        height, width = masks.shape[-2:]
-        size = kernels.shape[-1]
         everything = (slice(height + size - 1), slice(width + size - 1))
         yield kernels, masks, everything, (slice(height), slice(width))
         return
-    height, width = masks.shape[-2:]
     groups: list[tuple[list[int], _Window]] = []
     together: list[int] = []
     for number, (rows, columns) in enumerate(_boxes(masks)):
-        area = (rows.stop - rows.start) * (columns.stop - columns.start)
-        if 2 * area > height * width:
+        used_height, used_width = rows.stop - rows.start, columns.stop - columns.start
+        if 2 * (used_height + size - 1) * (used_width + size - 1) > (height + size - 1) * (width + size - 1):
             together.append(number)
-        elif area > 0:
+        elif used_height > 0:
             groups.append(([number], (rows, columns)))
     if together:
         groups.insert(0, (together, (slice(0, height), slice(0, width))))
