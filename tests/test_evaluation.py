@@ -71,6 +71,11 @@ def folder(tmp_path: Path) -> Path:
             "blur/ + sharp/",
         ),
         (
+            [(f"blurred/00{n}/0000{n}017.png", f"sharp/00{n}/0000{n}017.png") for n in range(2)],
+            ["000/00000017", "001/00001017"],
+            "blurred/ + sharp/",
+        ),
+        (
             [("scene007/blur/blur_1.png", "scene007/gt/gt_1.png")],
             ["scene007/1"],
             "blur/ + gt/",
