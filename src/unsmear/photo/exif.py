@@ -31,7 +31,6 @@ _SIZE = {
     13: 4,
 }  # bytes of a value by type
 _SHORT, _LONG = 3, 4
-_ORIENTATION, _WIDTHS, _HEIGHTS = 0x0112, (0x0100, 0xA002), (0x0101, 0xA003)
 _SUB_IFDS = {0x8769: "exif", 0x8825: "gps", 0xA005: "interoperability"}
 # What a TIFF's first directory says about the photograph; the rest of it describes how the pixels are stored.
 _ABOUT_PHOTO = {
@@ -50,6 +49,7 @@ _ABOUT_PHOTO = {
 }
 _ABOUT_PHOTO |= {0x4746, 0x4749, *range(0x9C9B, 0x9CA0), *_SUB_IFDS}  # ratings, Windows' title to subject
 LONGEST = 65_000  # bytes of a block that fit into one segment of JPEG, and through libexif into WebP and AVIF
+_PIECE = 1 << 20
 _LONGEST_VALUE = 1 << 20  # bytes of one value read from a TIFF; a forged file may claim 65,535 huge ones
 
 # tag → (type, count, little-endian value) or, for a sub-directory, its entries
@@ -62,6 +62,7 @@ def upright(block: bytes, height: int, width: int) -> bytes:
     Orientation becomes 1, the stored width and height those given, and the thumbnail, which shows the
     photograph as it was, is cut off.
     """
+    changed = {0x0112: 1, 0x0100: width, 0xA002: width, 0x0101: height, 0xA003: height}
     data = bytearray(block.removeprefix(b"Exif\0\0"))
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(data[:4]))
     if order is None:
@@ -74,13 +75,11 @@ def upright(block: bytes, height: int, width: int) -> bytes:
                 (below,) = struct.unpack_from(order + "I", data, at + 8)
                 entries += _entries(data, below, order)
         for at, tag, kind, _ in entries:
-            value = (
-                1 if tag == _ORIENTATION else width if tag in _WIDTHS else height if tag in _HEIGHTS else None
-            )
-            if value is not None and kind in (_SHORT, _LONG):
-                struct.pack_into(order + ("H" if kind == _SHORT else "I"), data, at + 8, value)
+            if tag in changed and kind in (_SHORT, _LONG):
+                struct.pack_into(order + ("H" if kind == _SHORT else "I"), data, at + 8, changed[tag])
         (count,) = struct.unpack_from(order + "H", data, first)
-        struct.pack_into(order + "I", data, first + 2 + 12 * count, 0)  # no second directory: the thumbnail's
+        end = first + 2 + 12 * count
+        data[end : end + 4] = bytes(len(data[end : end + 4]))  # no second directory, which is the thumbnail's
     except struct.error:
         return b""
     return bytes(data)
@@ -93,33 +92,32 @@ def upright_xmp(packet: bytes) -> bytes:
 
 def resolution(block: bytes) -> tuple[float, float] | None:
     """Pixels per millimetre, across and down, if the block says so."""
+    values = {tag: entry[2] for tag, entry in _tolerant(block).items() if isinstance(entry, tuple)}
     try:
-        directory = _read(block)
-        per_mm = {2: 25.4, 3: 10.0}[struct.unpack("<H", directory[0x0128][2])[0]]  # type: ignore[index]
-        x, y = (struct.unpack("<II", directory[tag][2]) for tag in (0x011A, 0x011B))  # type: ignore[index]
-        return x[0] / x[1] / per_mm, y[0] / y[1] / per_mm
+        per_mm = {2: 25.4, 3: 10.0}[struct.unpack("<H", values[0x0128])[0]]
+        (x, per_x), (y, per_y) = (struct.unpack("<II", values[tag]) for tag in (0x011A, 0x011B))
+        return x / per_x / per_mm, y / per_y / per_mm
     except (struct.error, KeyError, ZeroDivisionError):
         return None
 
 
 def of_tiff(tiff: bytes | mmap.mmap) -> bytes:
     """The EXIF of a TIFF file as a block, b"" where there is none. (BigTIFF is not looked into.)"""
-    try:
-        return _block({tag: entry for tag, entry in _read(tiff).items() if tag in _ABOUT_PHOTO})
-    except (struct.error, KeyError, RecursionError):
-        return b""
+    directory = _about_photo(tiff)
+    return b"II*\0\x08\0\0\0" + _written(directory, 8) if directory else b""
 
 
 def embed(file: BinaryIO, block: bytes, format: str, resolution: tuple[float, float]) -> None:
     """Put a block (not longer than LONGEST) into a finished image file.
 
     Args:
-        file: open for reading and writing, unbuffered; JPEG without JFIF and EXIF segments, PNG without eXIf,
+        file: open for reading and writing; JPEG without JFIF and EXIF segments, PNG without eXIf,
             WebP or AVIF with a `placeholder` in place of the block, TIFF.
         block: from `upright` or `of_tiff`; may be empty.
         format: "jpeg", "png", "webp", "avif" or "tiff".
         resolution: pixels per millimetre, for JPEG's JFIF segment, which libvips leaves out.
     """
+    file.flush()
     if format == "jpeg":
         x, y = (min(max(round(r * 25.4), 1), 65_535) for r in resolution)
         segments = struct.pack(">HH5sHBHHBB", 0xFFE0, 16, b"JFIF", 0x0102, 1, x, y, 0, 0)
@@ -138,7 +136,7 @@ def embed(file: BinaryIO, block: bytes, format: str, resolution: tuple[float, fl
         file.write(block.ljust(filler + len(block) - start, b"\0"))
     elif format == "tiff" and block:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tiff:
-            directory = _read(block) | _read(tiff)  # what the file says about its pixels stands
+            directory = _about_photo(block) | _read(tiff)
             end = len(tiff) + len(tiff) % 2
         file.seek(end)
         file.write(_written(directory, end))
@@ -157,10 +155,17 @@ def _filler(block: bytes) -> bytes:
 
 
 def _insert(file: BinaryIO, at: int, new: bytes) -> None:
+    """Move the end of the file back, piece by piece, and write `new` in between."""
+    end = file.seek(0, 2)
+    while end > at:
+        start = max(at, end - _PIECE)
+        file.seek(start)
+        piece = file.read(end - start)
+        file.seek(start + len(new))
+        file.write(piece)
+        end = start
     file.seek(at)
-    rest = file.read()
-    file.seek(at)
-    file.write(new + rest)
+    file.write(new)
 
 
 def _entries(
@@ -170,6 +175,18 @@ def _entries(
     (count,) = struct.unpack_from(order + "H", data, first)
     for at in range(first + 2, first + 2 + 12 * count, 12):
         yield at, *struct.unpack_from(order + "HHI", data, at)
+
+
+def _about_photo(data: bytes | mmap.mmap) -> Directory:
+    return {tag: entry for tag, entry in _tolerant(data).items() if tag in _ABOUT_PHOTO}
+
+
+def _tolerant(data: bytes | mmap.mmap) -> Directory:
+    """What `_read` finds, or nothing where the directories are broken."""
+    try:
+        return _read(data)
+    except struct.error:
+        return {}
 
 
 def _read(data: bytes | mmap.mmap, first: int | None = None, depth: int = 0) -> Directory:
@@ -193,10 +210,6 @@ def _read(data: bytes | mmap.mmap, first: int | None = None, depth: int = 0) -> 
                 value = b"".join(value[i : i + word][::-1] for i in range(0, len(value), word))
             directory[tag] = (kind, count, value)
     return directory
-
-
-def _block(directory: Directory) -> bytes:
-    return b"II*\0\x08\0\0\0" + _written(directory, 8) if directory else b""
 
 
 def _written(directory: Directory, start: int) -> bytes:

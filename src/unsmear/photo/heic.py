@@ -33,8 +33,8 @@ class HeicFile:
         self.width, self.height = self._heif.size
         self.frames = len(self._heif)
 
-    def decoded(self) -> tuple[Any, int, dict[str, Any]]:
-        """The image, upright; bits per value; metadata."""
+    def decoded(self, shrink: int) -> tuple[Any, int, dict[str, Any]]:
+        """The image, upright and decoded in full; bits per value; metadata."""
         pixels = np.asarray(self._heif[0])
         pixels = np.ascontiguousarray(pixels.reshape(self.height, self.width, -1))
         kind = "uchar" if pixels.dtype == np.uint8 else "ushort"
@@ -51,4 +51,6 @@ def save(pixels: NDArray[Any], file: BinaryIO, quality: int, metadata: dict[str,
     mode = _MODES[channels] + (";16" if pixels.dtype == np.uint16 else "")
     heif = pillow_heif.from_bytes(mode, (width, height), pixels.data.cast("B"))
     about = {key: metadata[name] for key, name in _NAMES.items() if metadata.get(name)}
-    heif.save(file, quality=quality, chroma=444, bit_depth=12, tile_size=0, **about)
+    heif.save(
+        file, quality=quality, chroma=444, enc_params={"preset": "medium"}, bit_depth=12, tile_size=0, **about
+    )

@@ -31,7 +31,7 @@ def read_photo(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, sh
     Args:
         path: the file.
         max_pixels: larger photographs are refused before they are decoded.
-        shrink: 1, 2, 4 or 8: read the photo that many times smaller on each side (rounded up). The JPEG
+        shrink: 1, 2, 4 or 8: read the photo that many times smaller on each side (rounded down). The JPEG
             decoder does it itself and is faster for it; in other formats blocks of pixels are averaged.
 
     Raises:
@@ -66,15 +66,19 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int, shrink: int) -> Photo:
         raise UnreadablePhoto(f"Cannot read {path}: the file {what}.")
     if format == "heic" and heic.missing():
         raise UnreadablePhoto(f"Cannot read {path}: HEIC needs an extra, pip install 'unsmear[heic]'.")
-    source = heic.HeicFile(file) if format == "heic" else _VipsFile(file, format, shrink)
-    if source.frames > 1 or (format == "png" and b"acTL" in head.partition(b"IDAT")[0]):
+    source = heic.HeicFile(file) if format == "heic" else _VipsFile(file, format)
+    if source.frames > 1 or _animated(format, head):
         raise UnreadablePhoto(f"Cannot read {path}: it holds several pictures; expected a single photograph.")
     if source.width * source.height > max_pixels:
         raise UnreadablePhoto(
             f"Cannot read {path}: {source.width} × {source.height} is more than {max_pixels:,} pixels; "
             "raise max_pixels if that is meant."
         )
-    image, bits, metadata = source.decoded()
+    if shrink > min(source.width, source.height):
+        raise UnreadablePhoto(
+            f"Cannot read {path}: {source.width} × {source.height} cannot shrink {shrink} times."
+        )
+    image, bits, metadata = source.decoded(shrink if format == "jpeg" else 1)
     if image.format not in ("uchar", "ushort") or image.bands > 4:
         raise UnreadablePhoto(
             f"Cannot read {path}: {image.bands} channels of type {image.format}; "
@@ -83,7 +87,8 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int, shrink: int) -> Photo:
     if format == "avif" and set(re.findall(rb"pixi\0{4}(.)", head, re.DOTALL)) == {b"\1"}:
         image = image[0]  # monochrome, which libvips repeats three times
     if shrink > 1 and format != "jpeg":
-        image = image.shrink(shrink, shrink, ceil=True)
+        height, width = image.height // shrink, image.width // shrink
+        image = image.crop(0, 0, width * shrink, height * shrink).shrink(shrink, shrink)
     pixels = _pixels(image)
     if pixels.dtype == np.uint16 and bits < 16:
         pixels |= pixels >> bits  # decoders only shift 10 and 12 bit up; this makes white 65535
@@ -102,21 +107,23 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int, shrink: int) -> Photo:
 class _VipsFile:
     """A file opened by libvips: header read, pixels not yet decoded."""
 
-    def __init__(self, file: BinaryIO, format: str, shrink: int) -> None:
-        load = getattr(pyvips.Image, {"avif": "heif"}.get(format, format) + "load_source")
-        options: dict[str, Any] = {"shrink": shrink} if format == "jpeg" else {}
-        source = pyvips.Source.new_from_descriptor(file.fileno())
-        self._image = load(source, access="sequential", fail_on="error", **options)
-        self._format = format
+    def __init__(self, file: BinaryIO, format: str) -> None:
+        self._file, self._format = file, format
+        self._image = self._opened()
         self.width, self.height = self._image.width, self._image.height
         self.frames = self._field("n-pages", 1)
+
+    def _opened(self, **options: int) -> Any:
+        load = getattr(pyvips.Image, {"avif": "heif"}.get(self._format, self._format) + "load_source")
+        source = pyvips.Source.new_from_descriptor(self._file.fileno())
+        return load(source, access="sequential", fail_on="error", **options)
 
     def _field(self, name: str, default: Any) -> Any:
         return self._image.get(name) if self._image.get_typeof(name) else default
 
-    def decoded(self) -> tuple[Any, int, dict[str, Any]]:
-        """The image, still lazy; bits per value; metadata."""
-        image = self._image
+    def decoded(self, shrink: int) -> tuple[Any, int, dict[str, Any]]:
+        """The image, still lazy, a JPEG shrunk; bits per value; metadata."""
+        image = self._opened(shrink=shrink) if shrink > 1 else self._image
         metadata = {name: image.get(name) for name in image.get_fields() if _KEPT.fullmatch(name)}
         if image.xres != _UNKNOWN_RESOLUTION:
             metadata |= {"xres": image.xres, "yres": image.yres}
@@ -128,6 +135,15 @@ class _VipsFile:
             )
             metadata.pop("icc-profile-data", None)
         return image, self._field("bits-per-sample", 8), metadata
+
+
+def _animated(format: str, head: bytes) -> bool:
+    """Whether it is a moving picture whose other frames libvips does not report."""
+    return (
+        b"acTL" in head.partition(b"IDAT")[0]
+        if format == "png"
+        else format == "avif" and head[8:12] == b"avis"
+    )
 
 
 def _pixels(image: Any) -> NDArray[Any]:

@@ -58,7 +58,7 @@ def write_photo(
             raise UnwritablePhoto(f"Cannot write {path}: {problem}.")
         part = path.with_name(f".unsmear-{secrets.token_hex(6)}.part")
         try:
-            with part.open("x+b", buffering=0) as file:
+            with part.open("x+b") as file:
                 _encode(photo, file, format, quality)
             part.replace(path)
         finally:
@@ -130,7 +130,7 @@ def _options(format: str, quality: int, kind: str) -> dict[str, Any]:
         return {"Q": quality, "lossless": quality == 100, "exact": True, "smart_subsample": True}
     if format == "avif":
         options = {"Q": quality, "lossless": quality == 100, "subsample_mode": "off", "compression": "av1"}
-        return options | {"bitdepth": 12 if kind == "ushort" else 8}
+        return options | {"effort": 2, "bitdepth": 12 if kind == "ushort" else 8}
     return (
         {"compression": "deflate", "predictor": "horizontal", "resunit": "inch"} if format == "tiff" else {}
     )
