@@ -1,7 +1,7 @@
 """From a run to one file to hand out."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -41,7 +41,7 @@ def export(
     if output.exists() and not overwrite:
         raise TrainingError(f"{output}: exists already; choose another name or ask for overwriting")
     model = load_checkpoint(source)
-    header = {**model.header, "dtype": dtype}
+    header: dict[str, Any] = {**cast(dict[str, Any], model.header), "dtype": dtype}
     if dtype == "fp16":
         largest = max(float(tensor.abs().max()) for tensor in model.state_dict().values() if tensor.numel())
         if largest > torch.finfo(torch.float16).max:

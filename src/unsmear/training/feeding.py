@@ -120,8 +120,10 @@ def feed(
 
 
 def _settle_worker(number: int) -> None:
-    # Ctrl-C reaches every process of a terminal; the training wants its last batches before it stops
+    # A signal to the whole group (Ctrl-C, a batch system) reaches the workers, too, but the training wants to
+    # finish its step and save. It ends its workers itself; should it fail to, their second SIGTERM counts.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def validation_pairs(

@@ -53,6 +53,7 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
     with contextlib.ExitStack() as stack:
         place = find_place(recipe.device)
         stack.callback(place.close)
+        stack.enter_context(_settings(recipe))
         photographs, folder = Photographs(recipe), RunFolder(recipe.run)
         model = _network(recipe, place)
         state = TrainingState.begin(recipe, model)
@@ -73,7 +74,6 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
         wrapped, loss_of, pieces = place.wrap(model), LOSSES[recipe.loss], recipe.accumulation
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         stop = stack.enter_context(_stop_on_signal())
-        stack.enter_context(_deterministic(recipe.deterministic))
 
         for step in range(state.step, recipe.iterations):
             begun = time.perf_counter()
@@ -84,7 +84,7 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
             total = torch.zeros((), device=place.device)
             for piece, (v, u) in enumerate(zip(blurred.chunk(pieces), sharp.chunk(pieces), strict=True)):
                 chance = seeded(step_seed(recipe.seed, step, piece, place.rank), place.device)
-                with chance, place.hold_gradients(wrapped, piece + 1 < pieces):
+                with chance, place.hold_gradients(wrapped, piece + 1 < pieces), _no_factor(step, folder):
                     with torch.autocast(
                         place.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
                     ):
@@ -96,10 +96,8 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
             mean_loss, mean_norm, stopping = place.mean(total, norm, stop.is_set())
             if not math.isfinite(mean_loss) or not math.isfinite(mean_norm):
                 what = "the norm of the gradient" if math.isfinite(mean_loss) else "the loss"
-                raise TrainingError(
-                    f"step {step + 1}: {what} is not finite (loss {mean_loss}, gradient's norm {mean_norm}). "
-                    f"The step was not taken; last good checkpoint: {folder.newest or 'none yet'}. "
-                    "A smaller learning_rate, clip or a warm-up may help."
+                raise _derailed(
+                    step, folder, f"{what} is not finite (loss {mean_loss}, gradient's norm {mean_norm})"
                 )
 
             # the step
@@ -127,13 +125,12 @@ def _network(recipe: Recipe, place: Place) -> nn.Module:
 
     with seeded(step_seed(recipe.seed), place.device):
         model = create(recipe.network, low_rank=recipe.low_rank, **recipe.arguments)
-    if recipe.weights is not None:
-        model.load_state_dict(load_checkpoint(recipe.weights).state_dict())
+        if recipe.weights is not None:
+            model.load_state_dict(load_checkpoint(recipe.weights).state_dict())
     multiple = int(getattr(model, "size_multiple", 1))
-    for key, size in [
-        *(("size", s.size) for s in recipe.stages),
-        ("validation.size", recipe.validation.size),
-    ]:
+    sizes = [("size" if stage.from_step == 0 else "patches", stage.size) for stage in recipe.stages]
+    sizes += [("validation.size", recipe.validation.size)] if recipe.validation.count else []
+    for key, size in sizes:
         if size % multiple:
             raise RecipeError(f"{key}: {recipe.network} takes multiples of {multiple} pixels, got {size}")
     for stage in recipe.stages:
@@ -142,9 +139,25 @@ def _network(recipe: Recipe, place: Place) -> nn.Module:
                 f"batch: {stage.batch} cannot be shared by {place.processes} processes "
                 f"in {recipe.accumulation} equal pieces"
             )
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    placed: nn.Module = model.to(place.device, memory_format=layout)
-    return placed.train()
+    if recipe.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(place.device).train()
+
+
+def _derailed(step: int, folder: RunFolder, what: str) -> TrainingError:
+    return TrainingError(
+        f"step {step + 1}: {what}. The step was not taken; last good checkpoint: "
+        f"{folder.newest or 'none yet'}. A smaller learning_rate, clip or a warm-up may help."
+    )
+
+
+@contextlib.contextmanager
+def _no_factor(step: int, folder: RunFolder) -> Iterator[None]:
+    """The low-rank module meets features that are not finite before the loss does: Cholesky refuses them."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise _derailed(step, folder, f"the features are not finite ({error})") from error
 
 
 @contextlib.contextmanager
@@ -169,10 +182,13 @@ def _stop_on_signal() -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(wanted or before)
+def _settings(recipe: Recipe) -> Iterator[None]:
+    """Set torch's threads and determinism for a block."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(recipe.threads or threads)
+    torch.use_deterministic_algorithms(recipe.deterministic or deterministic)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)

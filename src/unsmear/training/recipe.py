@@ -102,6 +102,9 @@ class Recipe(_Table):
         default=False, description="refuse operations that differ from run to run (GPU)"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    threads: int = Field(
+        default=0, ge=0, description="threads of the training process; 0: torch's own choice"
+    )
     workers: int = Field(default=2, ge=0, description="processes that make pairs; 0: the training's own")
 
     # what is kept
