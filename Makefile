@@ -1,0 +1,57 @@
+# `make` lists the targets. Python 3.11 or newer, pip and make are all they need; everything is installed into VENV.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= demo
+WORKERS ?= 2
+
+ENV_PYTHON := $(VENV)/bin/python
+INSTALL := $(ENV_PYTHON) -m pip install --disable-pip-version-check --quiet -c constraints.txt
+LIGHT := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help env dev demo test lint format check wheel clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(LIGHT)  ## the environment: unsmear and what it needs
+
+dev: $(DEV)  ## the same with everything for development: tests, linter, type checker, oracles
+
+demo: $(LIGHT)  ## deblur the photograph in examples/ into demo/
+	$(VENV)/bin/unsmear deblur examples/coffee.jpg -o $(OUT) --overwrite
+
+test: $(DEV)  ## run the tests
+	$(ENV_PYTHON) -m pytest -n $(WORKERS)
+
+lint: $(DEV)  ## formatter, linter and type checker; they change nothing
+	$(ENV_PYTHON) -m ruff format --check
+	$(ENV_PYTHON) -m ruff check
+	$(ENV_PYTHON) -m mypy
+
+format: $(DEV)  ## format the code and mend what the linter can mend
+	$(ENV_PYTHON) -m ruff check --fix
+	$(ENV_PYTHON) -m ruff format
+
+check: lint test  ## lint and test: run it before a commit
+
+wheel: $(LIGHT)  ## build the wheel into dist/
+	$(ENV_PYTHON) -m pip wheel --disable-pip-version-check --quiet --no-deps -w dist .
+
+clean:  ## remove the environment, caches and what demo made
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# A stamp is younger than what it was made from, so an environment is made once and brought up to date on a change.
+$(LIGHT): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("unsmear needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e .
+	@touch $@
+
+# The oracles' own dependencies would bring torchvision and a CUDA build of several GB; the tests need none of them.
+$(DEV): $(LIGHT)
+	$(INSTALL) -e '.[dev]'
+	$(INSTALL) --no-deps spandrel deepinv
+	@touch $@
