@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unsmear.basis.bank import KernelBank
     from unsmear.blurring import blur
+    from unsmear.pairs import Pair, PairSampler, PairSettings, WrittenPairs, write_pairs
     from unsmear.photo import Photo, read_photo, write_photo
 
 _HOME = {
@@ -18,9 +20,26 @@ _HOME = {
     "read_photo": "photo",
     "write_photo": "photo",
     "blur": "blurring",
+    "KernelBank": "basis.bank",
+    "Pair": "pairs",
+    "PairSampler": "pairs",
+    "PairSettings": "pairs",
+    "WrittenPairs": "pairs",
+    "write_pairs": "pairs",
 }
 
-__all__ = ["Photo", "blur", "read_photo", "write_photo"]
+__all__ = [
+    "KernelBank",
+    "Pair",
+    "PairSampler",
+    "PairSettings",
+    "Photo",
+    "WrittenPairs",
+    "blur",
+    "read_photo",
+    "write_pairs",
+    "write_photo",
+]
 
 
 def __getattr__(name: str) -> Any:

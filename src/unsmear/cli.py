@@ -31,6 +31,85 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from unsmear import __version__
+
+        typer.echo(f"unsmear {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take motion blur out of photographs, and make the networks that do so."""
+
+
+kernels = typer.Typer(help="Make and look at banks of blur kernels.", no_args_is_help=True)
+app.add_typer(kernels, name="kernels")
+
+
+@kernels.command()
+def simulate(
+    output: Annotated[Path, typer.Argument(help="The bank to write, .safetensors.")],
+    count: Annotated[int, typer.Option(help="Number of kernels.")] = 1000,
+    size: Annotated[int, typer.Option(help="Their size in pixels, odd.")] = 65,
+    seed: Annotated[int, typer.Option(help="Other seeds give other kernels.")] = 0,
+    picture: Annotated[Path | None, typer.Option(help="Also write a contact sheet, e.g. PNG.")] = None,
+) -> None:
+    """Simulate camera shakes, straight motions and mild defocus, and save them as a bank."""
+    from unsmear.basis.bank import simulate_bank
+    from unsmear.photo import Photo, write_photo
+
+    bank = simulate_bank(count, seed=seed, size=size)
+    bank.save(output)
+    if picture is not None:
+        write_photo(Photo(pixels=bank.picture()), picture, overwrite=True)
+    typer.echo(f"{count} kernels of {size}×{size} pixels in {output}")
+
+
+@kernels.command()
+def show(
+    bank: Annotated[Path, typer.Argument(help="A bank of kernels, .safetensors.")],
+    picture: Annotated[Path, typer.Argument(help="The contact sheet to write, e.g. PNG.")],
+    limit: Annotated[int, typer.Option(help="Most kernels shown.")] = 400,
+) -> None:
+    """Write a picture of the kernels of a bank."""
+    from unsmear.basis.bank import KernelBank
+    from unsmear.photo import Photo, write_photo
+
+    loaded = KernelBank.load(bank)
+    write_photo(Photo(pixels=loaded.picture(limit=limit)), picture, overwrite=True)
+    typer.echo(f"{min(limit, len(loaded))} of {len(loaded)} kernels in {picture}")
+
+
+@app.command()
+def pairs(
+    sharp: Annotated[list[Path], typer.Argument(help="Sharp photographs, or folders of them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pairs.")],
+    count: Annotated[int, typer.Option(help="Number of pairs.")] = 50_000,
+    size: Annotated[int, typer.Option(help="Side of the crops in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Other seeds give other pairs.")] = 0,
+    bank: Annotated[Path | None, typer.Option(help="Bank of kernels; without it they are simulated.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="TOML file of PairSettings that differ.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; without it one a core.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Also write the first 12 as a picture.")] = None,
+) -> None:
+    """Make pairs of sharp and blurred images; the same call again goes on where it was stopped."""
+    from unsmear import pairs as made
+    from unsmear.photo import Photo, write_photo
+
+    chosen = None if settings is None else made.read_settings(settings)
+    sampler = made.PairSampler(sharp, bank, seed=seed, size=size, settings=chosen)
+    typer.echo(made.write_pairs(sampler, count, output, workers=workers, progress=True))
+    if picture is not None:
+        first = [sampler[index] for index in range(min(count, 12))]
+        write_photo(Photo(pixels=made.pairs_picture(first, across=2)), picture, overwrite=True)
+
+
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="TOML file that lists what differs from the defaults.")],
@@ -96,6 +175,19 @@ def evaluate(
     typer.echo(result.table())
     typer.echo("\nWritten: " + ", ".join(map(str, result.write(output, overwrite=overwrite))))
     raise typer.Exit(1 if result.failures else 0)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what unsmear finds here: versions, device, memory, weights; exit code 1 if it cannot work."""
+    _prepare_process()
+    from unsmear.doctor import examine
+
+    well = True
+    for finding in examine():
+        typer.echo(finding)
+        well &= finding.well
+    raise typer.Exit(0 if well else 1)
 
 
 def _prepare_process() -> None:

@@ -11,11 +11,13 @@ its source.
     scenes     the motion of one pair: kernels and masks
     sampling   Pair, PairSampler: pairs on the fly
     folders    write_pairs, WrittenPairs: the same pairs on disk
+    pictures   pairs_picture: pairs to look at
 """
 
 from unsmear.pairs.folders import WriteReport, WrittenPairs, write_pairs
+from unsmear.pairs.pictures import pairs_picture
 from unsmear.pairs.sampling import Pair, PairSampler, stack_pairs
-from unsmear.pairs.settings import PairSettings
+from unsmear.pairs.settings import PairSettings, read_settings
 
 __all__ = [
     "Pair",
@@ -23,6 +25,8 @@ __all__ = [
     "PairSettings",
     "WriteReport",
     "WrittenPairs",
+    "pairs_picture",
+    "read_settings",
     "stack_pairs",
     "write_pairs",
 ]

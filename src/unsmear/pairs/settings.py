@@ -1,8 +1,13 @@
 """What the blur of random pairs looks like: every range, its default and where it comes from."""
 
+import tomllib
+from os import PathLike
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unsmear.errors import PairsError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -162,3 +167,20 @@ class PairSettings(BaseModel):
             "objects": self.objects_weight,
             "random": self.random_weight,
         }
+
+
+def read_settings(path: str | PathLike[str]) -> PairSettings:
+    """Read settings from a TOML file that lists what differs from the defaults.
+
+    Raises:
+        PairsError: the file cannot be read, or a field is unknown or out of its range; each is named.
+    """
+    try:
+        return PairSettings.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()
+        )
+        raise PairsError(f"{path}: {wrong}") from error
+    except (OSError, ValueError) as error:
+        raise PairsError(f"cannot read the settings {path}: {error}") from error
