@@ -377,6 +377,23 @@ def test_the_contact_sheet_shows_worst_median_and_best_in_this_order(folder: Pat
         assert (sheet[top - 24 : top, :200] < 128).any()  # a caption
 
 
+def test_the_contact_sheet_of_a_large_set_is_restored_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def darker(x: Tensor) -> Tensor:
+        calls.append(x)
+        return x * 0.9
+
+    kept = evaluate(darker, folder).contact_sheet
+    assert len(calls) == 3
+    monkeypatch.setattr("unsmear.evaluation.scoring._SHOWN", 1)
+    again = evaluate(darker, folder).contact_sheet
+    assert len(calls) == 3 + 3 + 2
+    assert kept is not None and again is not None and (kept.pixels == again.pixels).all()
+
+
 def test_what_is_saved_scores_the_same_as_a_folder_of_results(folder: Path, tmp_path: Path) -> None:
     direct = evaluate(lambda x: x * 0.93, folder, save_restored=tmp_path / "restored")
     read = evaluate(tmp_path / "restored", folder)

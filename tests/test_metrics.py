@@ -174,7 +174,7 @@ def test_the_fourier_search_finds_what_a_plain_loop_finds(
         )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     down=st.integers(-6, 6),
     right=st.integers(-6, 6),

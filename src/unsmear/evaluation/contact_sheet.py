@@ -17,22 +17,33 @@ _STRIP = 24
 _GROUND = 255
 
 
-def draw_contact_sheet(rows: Sequence[tuple[str, Tensor, Tensor, Tensor]]) -> Photo:
-    """Rows of (caption, input, output, truth), each picture (3,H,W) in [0,1] sRGB, as one 8-bit RGB photo.
+Tiles = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
-    Each row shows, at full size, the crop of 288×288 pixels where input and truth differ most.
+
+def cut_tiles(blurred: Tensor, restored: Tensor, truth: Tensor) -> Tiles:
+    """Cut from pictures (3,H,W) in [0,1] sRGB the 288×288 pixels where first and last differ most.
+
+    Gives (h,w,3) uint8 each; smaller pictures are taken whole.
     """
+    top, left = _place(blurred, truth)
+
+    def cut(picture: Tensor) -> NDArray[np.uint8]:
+        tile = picture[:, top : top + TILE, left : left + TILE].clamp(0, 1) * 255
+        return tile.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+    return cut(blurred), cut(restored), cut(truth)
+
+
+def draw_contact_sheet(rows: Sequence[tuple[str, Tiles]]) -> Photo:
+    """Draw rows of a caption and the tiles of input, output and truth, as an 8-bit RGB photo."""
     width = 3 * TILE + 2 * _GAP
     bands = [_strip(["input", "output", "truth"])]
-    for caption, *pictures in rows:
-        tiles = np.full((TILE, width, 3), _GROUND, np.uint8)
-        top, left = _place(pictures[0], pictures[-1])
-        for number, picture in enumerate(pictures):
-            tile = picture[:, top : top + TILE, left : left + TILE]
-            pixels = tile.clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    for caption, tiles in rows:
+        band = np.full((TILE, width, 3), _GROUND, np.uint8)
+        for number, tile in enumerate(tiles):
             start = number * (TILE + _GAP)
-            tiles[: pixels.shape[0], start : start + pixels.shape[1]] = pixels
-        bands += [_strip([caption]), tiles]
+            band[: tile.shape[0], start : start + tile.shape[1]] = tile
+        bands += [_strip([caption]), band]
     return Photo(pixels=np.concatenate(bands))
 
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import unsmear
 from unsmear.errors import EvaluationError, UnsmearError
-from unsmear.evaluation.contact_sheet import draw_contact_sheet
+from unsmear.evaluation.contact_sheet import Tiles, cut_tiles, draw_contact_sheet
 from unsmear.evaluation.layouts import Failure, PairFiles, PairList, find_pairs
 from unsmear.evaluation.protocols import Align, Protocol
 from unsmear.evaluation.restorers import Restorer, centre, find_restorer
@@ -62,6 +62,9 @@ class ImageScore:
 
 # Columns of tables, in their order: attribute of ImageScore.
 _FIGURES = ("psnr_input", "psnr_output", "psnr_gain", "ssim_input", "ssim_output", "ssim_gain", "seconds")
+
+# Tiles of so many pictures are kept for the contact sheet (48 MB); a larger set restores its three again.
+_SHOWN = 64
 
 _FILES = ("scores.csv", "summary.json", "contact_sheet.png")
 
@@ -239,6 +242,7 @@ def evaluate(
     chosen = _spread(found.pairs, limit)
     restorer = find_restorer(model, chosen, device=device, crop=crop)
     failures, scores, digest = list(found.failures), [], hashlib.sha256()
+    shown: dict[ImageScore, Tiles] = {}
     bar = tqdm(chosen, desc=restorer.about["name"], unit="pair", disable=None if progress else True)
     for pair in bar:
         try:
@@ -246,6 +250,8 @@ def evaluate(
             if save_restored is not None:
                 _save(pictures.output, Path(save_restored) / f"{pair.name}.png")
             scores.append(_score(pair, pictures, protocol))
+            if contact_sheet and len(shown) < _SHOWN:
+                shown[scores[-1]] = cut_tiles(pictures.input, pictures.output, pictures.truth)
             digest.update(pictures.sha256)
             bar.set_postfix_str(f"{statistics.fmean(score.psnr_gain for score in scores):+.2f} dB")
         except (UnsmearError, RuntimeError) as error:  # RuntimeError: out of memory, a network that fails
@@ -261,10 +267,11 @@ def evaluate(
         return result
     rows = []
     for which, score in result.extremes().items():
-        pair = PairFiles(score.name, Path(score.blurred), Path(score.sharp))
-        shown = _restore(pair, restorer, protocol)
-        caption = f"{which}: {score.psnr_gain:+.2f} dB {protocol.psnr}   {score.name}"
-        rows.append((caption, shown.input, shown.output, shown.truth))
+        if score not in shown:
+            pair = PairFiles(score.name, Path(score.blurred), Path(score.sharp))
+            pictures = _restore(pair, restorer, protocol)
+            shown[score] = cut_tiles(pictures.input, pictures.output, pictures.truth)
+        rows.append((f"{which}: {score.psnr_gain:+.2f} dB {protocol.psnr}   {score.name}", shown[score]))
     return replace(result, contact_sheet=draw_contact_sheet(rows))
 
 
