@@ -3,8 +3,8 @@
     make dev
     .venv/bin/python examples/make_example.py
 
-The camera turns about all three axes during the exposure (Eq. 1), as a hand does; the light is added up in linear
-light with the sensor's noise, and the file is an ordinary JPEG.
+The camera turns about all three axes during the exposure (Eq. 1), as a hand does; light is added up as linear
+light with the noise of a sensor, and the file is an ordinary JPEG.
 """
 
 from pathlib import Path
