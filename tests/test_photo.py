@@ -504,6 +504,21 @@ def test_damaged_files_give_a_photo_or_one_sentence(
     assert capfd.readouterr() == ("", "")
 
 
+def test_nothing_on_stderr_whatever_the_file_says(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    damaged = bytearray(save(tmp_path / "a.png", icc_profile=PROFILE[:100] + bytes(200)).read_bytes())
+    at = damaged.index(b"iCCP")
+    (length,) = struct.unpack_from(">I", damaged, at - 4)
+    damaged[at + 4 : at + 6] = b"\xe8\xb5"  # the profile's name, which libpng's warning quotes
+    struct.pack_into(">I", damaged, at + 4 + length, zlib.crc32(damaged[at : at + 4 + length]))
+    (tmp_path / "a.png").write_bytes(damaged)
+    assert read_photo(tmp_path / "a.png").width == 83
+    assert capfd.readouterr() == ("", "")
+    whole = save(tmp_path / "b.avif").read_bytes()
+    size = struct.pack(">II", 83, 61)
+    (tmp_path / "b.avif").write_bytes(whole.replace(size, struct.pack(">II", 83, 2_000_000_000)))
+    refused(tmp_path / "b.avif", capfd)
+
+
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     bomb = bytearray(png16(np.zeros((1, 1, 3), np.uint16)))
     bomb[16:24] = struct.pack(">II", 60_000, 50_000)

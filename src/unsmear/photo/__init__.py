@@ -14,6 +14,9 @@ another profile the numbers stay in that profile's space, and the profile travel
 """
 
 import logging
+from typing import Any
+
+import pyvips
 
 from unsmear.photo.formats import PHOTO_SUFFIXES
 from unsmear.photo.pixels import Photo
@@ -22,5 +25,16 @@ from unsmear.photo.writing import write_photo
 
 __all__ = ["MAX_PIXELS", "PHOTO_SUFFIXES", "Photo", "find_photos", "read_photo", "write_photo"]
 
-# libvips warns through Python's logging, which prints to stderr unless somebody listens.
+
+def _text(message: Any) -> str:
+    text: bytes = b"" if message == pyvips.ffi.NULL else pyvips.ffi.string(message)
+    return text.decode(errors="replace")
+
+
+# libvips warns through Python's logging, which prints to stderr unless somebody listens; GLib, below it,
+# prints at once. pyvips takes a message for UTF-8: bytes of a damaged file in it would print a traceback.
 logging.getLogger("pyvips").addHandler(logging.NullHandler())
+pyvips.glib_lib.g_log_set_handler(b"GLib-GObject", 0xFF, pyvips._log_handler_cb, pyvips.ffi.NULL)
+pyvips._to_string = _text
+# The cache of recent operations would keep the pixels of photographs that were written long ago.
+pyvips.cache_set_max(0)

@@ -30,8 +30,10 @@ class HeicFile:
         import pillow_heif
 
         self._heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
-        self.width, self.height = self._heif.size
         self.frames = len(self._heif)
+        if not self.frames or 0 in self._heif.size:
+            raise ValueError("no picture in the file")
+        self.width, self.height = self._heif.size
 
     def decoded(self, shrink: int) -> tuple[Any, int, dict[str, Any]]:
         """The image, upright and decoded in full; bits per value; metadata."""

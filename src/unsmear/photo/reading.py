@@ -74,7 +74,7 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int, shrink: int) -> Photo:
             f"Cannot read {path}: {source.width} × {source.height} is more than {max_pixels:,} pixels; "
             "raise max_pixels if that is meant."
         )
-    if shrink > min(source.width, source.height):
+    if shrink > 1 and shrink > min(source.width, source.height):
         raise UnreadablePhoto(
             f"Cannot read {path}: {source.width} × {source.height} cannot shrink {shrink} times."
         )
