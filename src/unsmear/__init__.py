@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unsmear.blurring import blur
     from unsmear.pairs import Pair, PairSampler, PairSettings, WrittenPairs, write_pairs
     from unsmear.photo import Photo, read_photo, write_photo
+    from unsmear.training import Recipe, read_recipe, train
 
 _HOME = {
     "Photo": "photo",
@@ -26,6 +27,9 @@ _HOME = {
     "PairSettings": "pairs",
     "WrittenPairs": "pairs",
     "write_pairs": "pairs",
+    "Recipe": "training",
+    "read_recipe": "training",
+    "train": "training",
 }
 
 __all__ = [
@@ -34,9 +38,12 @@ __all__ = [
     "PairSampler",
     "PairSettings",
     "Photo",
+    "Recipe",
     "WrittenPairs",
     "blur",
     "read_photo",
+    "read_recipe",
+    "train",
     "write_pairs",
     "write_photo",
 ]
