@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from skimage import data
 
 from unsmear.photo import Photo, write_photo
@@ -16,3 +17,12 @@ def photos(tmp_path_factory) -> Path:
     write_photo(Photo(pixels=data.coffee()[:, :350]), folder / "more" / "coffee.png")
     write_photo(Photo(pixels=data.camera()[:260, :260, None]), folder / "camera.png")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small images: a second thread costs more than it brings, above all beside other tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

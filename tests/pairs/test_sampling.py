@@ -135,7 +135,7 @@ def test_an_epoch_shows_each_photo_once_in_changing_order(photos):
 
 def test_the_mixture_follows_the_weights(photos):
     sampler = PairSampler(photos, seed=0, size=16)
-    count = 600
+    count = 400
     facts = [sampler[index].facts for index in range(count)]
     for kind, weight in sampler.settings.weights().items():
         assert sum(fact["scene"] == kind for fact in facts) / count == pytest.approx(weight, abs=0.06)
