@@ -178,6 +178,27 @@ def evaluate(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Weights of the official Uformer, .pth or .safetensors.")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Our network, of the same size.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Write the weights of the official Uformer as a checkpoint of ours, which computes the same."""
+    from unsmear.models import convert as conversion
+
+    typer.echo(conversion.convert(source, name, output, overwrite=overwrite)[1])
+
+
+@app.command()
+def models() -> None:
+    """List the networks: parameters, multiply-adds for a 256×256 photo, and the official figures."""
+    from unsmear.models import costs
+
+    typer.echo(costs.table())
+
+
+@app.command()
 def doctor() -> None:
     """Say what unsmear finds here: versions, device, memory, weights; exit code 1 if it cannot work."""
     _prepare_process()

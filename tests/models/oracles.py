@@ -1,0 +1,57 @@
+"""Other people's networks to compare ours with. spandrel imports torchvision without needing it."""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import types
+import warnings
+from contextlib import contextmanager
+
+import pytest
+
+
+class _Nothing(types.ModuleType):
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torchvision":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        return _Nothing(spec.name)
+
+    def exec_module(self, module):
+        pass
+
+
+@contextmanager
+def torchvision_or_nothing():
+    """Answer imports of torchvision with empty modules if it is not installed; forget them afterwards."""
+    if importlib.util.find_spec("torchvision"):
+        yield
+        return
+    sys.meta_path.insert(0, finder := _Finder())
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+
+
+def spandrel_uformer(*, width, depths, image_size=256):
+    """The official Uformer as spandrel has it, in evaluation mode; skips the test where that is absent."""
+    if importlib.util.find_spec("spandrel") is None:
+        pytest.skip("spandrel is not installed")
+    with torchvision_or_nothing():
+        from spandrel.architectures.Uformer import Uformer
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.meshgrid")
+        return Uformer(img_size=image_size, embed_dim=width, depths=list(depths), modulator=True).eval()

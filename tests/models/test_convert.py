@@ -1,0 +1,212 @@
+import pytest
+import torch
+from oracles import spandrel_uformer
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from unsmear.cli import app
+from unsmear.errors import ModelError
+from unsmear.models import NETWORKS, create
+from unsmear.models.checkpoints import load_checkpoint
+from unsmear.models.convert import convert, fill, official_names
+
+DEPTHS = {"t": (2,) * 9, "s": (2,) * 9, "b": (1, 2, 8, 8, 2, 8, 8, 2, 1)}
+
+
+def randomise(model, seed=0):
+    """Fill every weight that a training would move: biases, norms, relative positions, modulators too."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        scale = 1.0 if "bias_table" in name or "modulator" in name else 0.1 if parameter.ndim == 1 else 0
+        if parameter.ndim > 1 and scale == 0:  # keeps the features' size from layer to layer
+            scale = 0.7 / (parameter[0].numel() ** 0.5)
+        parameter.data = scale * noise + (1 if name.endswith(("norm1.weight", "norm2.weight")) else 0)
+    return model
+
+
+def made_official(width, depths, **arguments):
+    return randomise(spandrel_uformer(width=width, depths=depths, **arguments))
+
+
+def filled(official, name="uformer-t", **arguments):
+    model = create(name, **arguments).eval()
+    fill(model, official.state_dict())
+    return model
+
+
+def compare(official, ours, height, width, batch=1):
+    image = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected, found = official(image), ours(image)
+    assert (expected - image).abs().max() > 0.1  # the network does something
+    assert (expected - found).abs().max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def official():
+    return made_official(16, DEPTHS["t"])
+
+
+def test_uformer_t_computes_what_the_official_one_does(official):
+    ours = filled(official)
+    compare(official, ours, 256, 256)
+    compare(official, ours, 128, 128, batch=2)
+
+
+@pytest.mark.parametrize("name", ["s", "b"])
+def test_uformer_s_and_b_compute_what_the_official_ones_do(name):
+    official = made_official(32, DEPTHS[name])
+    compare(official, filled(official, f"uformer-{name}"), 128, 128)
+
+
+def test_other_depths_compute_what_the_official_code_does():
+    depths = (1, 2, 3, 1, 2, 1, 3, 2, 1)
+    official = made_official(16, depths)
+    compare(official, filled(official, depths=depths), 128, 128)
+
+
+def test_training_path_computes_what_the_official_code_does():
+    official = made_official(16, (1,) * 9)
+    ours = filled(official, depths=(1,) * 9)
+    image = torch.rand(1, 3, 128, 128)
+    torch.testing.assert_close(ours(image), official(image), atol=1e-4, rtol=0)
+
+
+def test_every_weight_of_ours_has_official_names_and_none_is_used_twice():
+    with torch.device("meta"):
+        ours = [name for name in create("uformer-b").state_dict()]
+    theirs = [theirs for name in ours for theirs in official_names(name)]
+    assert (
+        len(theirs) == len(set(theirs)) == len(ours) + 2 * sum(DEPTHS["b"])
+    )  # to_q and to_kv are one of ours
+
+
+def as_saved_by_its_training(official):
+    weights = {f"module.{name}": tensor for name, tensor in official.state_dict().items()}
+    return {"epoch": 3000, "state_dict": weights, "optimizer": {"state": {}, "param_groups": [{"lr": 2e-4}]}}
+
+
+@pytest.fixture(scope="module")
+def pth(official, tmp_path_factory):
+    path = tmp_path_factory.mktemp("official") / "Uformer_T.pth"
+    torch.save(as_saved_by_its_training(official), path)
+    return path
+
+
+def test_command_converts_a_training_checkpoint(official, pth, tmp_path):
+    output = tmp_path / "uformer-t.safetensors"
+    done = CliRunner().invoke(app, ["convert", str(pth), "--as", "uformer-t", "-o", str(output)])
+    assert done.exit_code == 0, done.output
+    ours = load_checkpoint(output)
+    assert ours.header["converted_from"] == "Uformer_T.pth"
+    compare(official, ours, 128, 128)
+    again = CliRunner().invoke(app, ["convert", str(pth), "--as", "uformer-t", "-o", str(output)])
+    assert again.exit_code == 1
+    assert "exists already" in again.output
+
+
+def test_bare_safetensors_convert_too(official, tmp_path):
+    source = tmp_path / "weights.safetensors"
+    save_file(official.state_dict(), source)
+    ours, said = convert(source, "uformer-t", tmp_path / "out.safetensors")
+    assert "uformer-t" in said
+    compare(official, ours, 128, 128)
+
+
+def test_low_rank_variant_keeps_its_module_at_the_identity(official, pth, tmp_path):
+    ours, said = convert(pth, "sglrn-t", tmp_path / "out.safetensors")
+    assert "low-rank module is untrained" in said
+    compare(official, load_checkpoint(tmp_path / "out.safetensors"), 128, 128)
+    assert not ours.middle.fuse.weight.any()
+
+
+@pytest.mark.parametrize("name", ["uformer-s", "uformer-b", "sglrn-b"])
+def test_another_size_is_refused_with_the_name_that_fits(name, pth, tmp_path):
+    with pytest.raises(ModelError, match=rf"width 16 .* not {name}; that is uformer-t"):
+        convert(pth, name, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def broken(kind, weights):
+    name = "decoderlayer_1.blocks.1.mlp.linear2.0.weight"
+    if kind == "missing":
+        del weights[name]
+    elif kind == "unexpected":
+        weights["encoderlayer_0.blocks.0.cross_modulator.weight"] = torch.zeros(64, 16)
+    elif kind == "shape":
+        weights[name] = weights[name].T.contiguous()
+    elif kind == "bias table of another window":
+        weights["conv.blocks.0.attn.relative_position_bias_table"] = torch.zeros(49, 16)
+    elif kind == "no modulators":
+        weights = {name: tensor for name, tensor in weights.items() if "modulator" not in name}
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("missing", r"missing: decoderlayer_1\.blocks\.1\.mlp\.linear2\.0\.weight$"),
+        ("unexpected", r"unexpected: encoderlayer_0\.blocks\.0\.cross_modulator\.weight$"),
+        ("shape", r"linear2\.0\.weight \(512, 128\) instead of \(128, 512\)$"),
+        ("bias table of another window", r"bias_table \(49, 16\) instead of \(225, 16\)$"),
+        ("no modulators", r"missing: decoderlayer_0.* and 5 more$"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_and_nothing_changes(kind, expected, official):
+    model = create("uformer-t")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ModelError, match=expected):
+        fill(model, broken(kind, official.state_dict()))
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+class Malicious:
+    def __reduce__(self):
+        return (print, ("this must never be printed",))
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path, capsys):
+    paths = {}
+    for name, content in {
+        "code.pth": {"state_dict": {"a": torch.zeros(1)}, "extra": Malicious()},
+        "number.pth": {"state_dict": 3},
+        "empty.pth": {},
+        "other.pth": {"layer.weight": torch.zeros(2, 2)},
+    }.items():
+        torch.save(content, paths.setdefault(name, tmp_path / name))
+    whole = paths["other.pth"].read_bytes()
+    for name, data in {
+        "cut.pth": whole[: len(whole) // 2],
+        "zero.pth": b"",
+        "text.pth": b"no checkpoint at all, just a few words",
+        "cut.safetensors": b"\x10\0\0\0\0\0\0\0{",
+    }.items():
+        paths.setdefault(name, tmp_path / name).write_bytes(data)
+    paths |= {"missing.pth": tmp_path / "missing.pth", "folder": tmp_path}
+    expected = {
+        "code.pth": "could run code",
+        "number.pth": "expected names and tensors",
+        "empty.pth": "expected names and tensors",
+        "other.pth": "not an official Uformer; expected names as .*found layer.weight",
+        "missing.pth": "No such file",
+        "folder": "Is a directory",
+    }
+    for name, path in paths.items():
+        with pytest.raises(ModelError, match=expected.get(name, "neither .pth nor .safetensors")) as caught:
+            convert(path, "uformer-t", tmp_path / "out.safetensors")
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert "never" not in capsys.readouterr().out
+
+
+def test_unknown_name_answers_with_the_nearest(pth, tmp_path):
+    with pytest.raises(ModelError, match="uformer-t"):
+        convert(pth, "uformert", tmp_path / "out.safetensors")
+
+
+def test_every_network_of_the_table_has_a_size_to_convert_to():
+    for name in NETWORKS:
+        with torch.device("meta"):
+            model = create(name)
+        assert all(official_names(n) for n in model.state_dict() if not n.startswith("middle."))
