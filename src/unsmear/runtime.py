@@ -1,4 +1,5 @@
-"""The process that computes: memory kept from one large tensor to the next, threads, what there is to work with."""
+"""The process that computes: memory kept from one large tensor to the next, threads, what there is to work
+with."""
 
 import ctypes
 import sys
@@ -10,9 +11,10 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 def prepare_process() -> bool:
     """Make glibc keep freed memory instead of handing it back to the system; True where that worked.
 
-    By default every block above 32 MiB is mapped anew and cleared page by page by the kernel: a third and more of the
-    time of a network with large feature maps (docs/PERFORMANCE.md). The price is that memory once used stays with
-    the process until it ends, so this is for commands, not for a library inside another program.
+    By default every block above 32 MiB is mapped anew and cleared page by page by the kernel: a third and
+    more of the time of a network with large feature maps (docs/PERFORMANCE.md). The price is that memory once
+    used stays with the process until it ends, so this is for commands, not for a library inside another
+    program.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,8 +1,8 @@
 """The networks: one table of names, one way in.
 
-    create("sglrn-t")                       a network with first weights
-    create("uformer-t", low_rank=True)      the same with the low-rank module of the paper
-    load_checkpoint(path or name)           a trained network (models/checkpoints.py)
+create("sglrn-t")                       a network with first weights
+create("uformer-t", low_rank=True)      the same with the low-rank module of the paper
+load_checkpoint(path or name)           a trained network (models/checkpoints.py)
 """
 
 import difflib
@@ -17,7 +17,8 @@ from unsmear.models.uformer import Uformer
 
 
 class Network(NamedTuple):
-    """A row of the table: a constructor, its arguments, and whether the name stands for the low-rank variant."""
+    """A row of the table: a constructor, its arguments, and whether the name stands for the low-rank
+    variant."""
 
     build: Callable[..., nn.Module]
     arguments: Mapping[str, Any]
@@ -41,7 +42,8 @@ def create(name: str, *, low_rank: bool | Mapping[str, Any] | None = None, **arg
 
     Args:
         name: a name of the table `NETWORKS`.
-        low_rank: put the low-rank module in (True, or the module's own arguments) or leave it out (False); None:
+        low_rank: put the low-rank module in (True, or the module's own arguments) or leave it out (False);
+            None:
             as the name says.
         arguments: constructor arguments that replace the name's own.
 
@@ -67,7 +69,8 @@ def create(name: str, *, low_rank: bool | Mapping[str, Any] | None = None, **arg
 
 
 def insert_low_rank(model: nn.Module, **arguments: Any) -> LowRankModule:
-    """Put a LowRankModule at the network's declared `LOW_RANK_POINT`, of as many channels as it declares there."""
+    """Put a LowRankModule at the network's declared `LOW_RANK_POINT`, of as many channels as it declares
+    there."""
     point, channels = str(model.LOW_RANK_POINT), int(model.low_rank_channels)  # type: ignore[arg-type]
     module = LowRankModule(channels=channels, **arguments)
     setattr(model, point, module)

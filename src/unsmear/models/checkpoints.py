@@ -1,7 +1,7 @@
 """Trained networks as files: safetensors with a JSON header that carries what builds the network again.
 
-Header keys that unsmear writes: model, low_rank, arguments (what `create` takes), and, from a training: recipe,
-data, commit, step, version. Nothing is ever unpickled.
+Header keys that unsmear writes: model, low_rank, arguments (what `create` takes), and, from a training:
+recipe, data, commit, step, version. Nothing is ever unpickled.
 """
 
 import json
@@ -45,7 +45,8 @@ def load_checkpoint(source: str | Path) -> nn.Module:
     """Build the network of a checkpoint, in evaluation mode, float32, on the CPU; `.header` holds its header.
 
     Args:
-        source: a file written by `save_checkpoint`, or the name of a network whose weights are in the package.
+        source: a file written by `save_checkpoint`, or the name of a network whose weights are in the
+            package.
 
     Raises:
         ModelError: no such file or name, not safetensors, no header of ours, or weights that do not fit.
@@ -62,8 +63,8 @@ def load_checkpoint(source: str | Path) -> nn.Module:
         model = create(header["model"], low_rank=header["low_rank"], **header["arguments"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{path}: has no header of unsmear's; expected a file written by `unsmear train`, `unsmear export` or "
-            "`unsmear convert`"
+            f"{path}: has no header of unsmear's; expected a file written by `unsmear train`, "
+            "`unsmear export` or `unsmear convert`"
         ) from error
     wide = {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
     try:

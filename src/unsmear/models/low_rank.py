@@ -1,13 +1,15 @@
-"""The low-rank module (LRM) of section 3.2 and Fig. 4: features projected onto a learned basis of rank K = C/r.
+"""The low-rank module (LRM) of section 3.2 and Fig. 4: features projected onto a learned basis of rank K =
+C/r.
 
 The paper (Chen et al., Optoelectronics Letters 21, 43, 2025, doi:10.1007/s11801-025-3275-x) writes
 
     F_rs = conv(F) ∈ R^{N×C},  Q ∈ R^{N×K} "by downsampling and other related operations",
     P = Q F^T,  Ψ_LR = P Q  (Eq. 4),  then concatenation by a skip connection,
 
-with N = H·W. As printed the shapes do not conform, and a Q that is not normalised makes ‖QP‖ grow with N, so that a
-network trained on 256×256 explodes at 1280×720. Ours is the one reading that conforms and does not depend on the size:
-Q has orthonormal columns, P = Qᵀ F_rs and L = Q P is the orthogonal projection of F_rs onto span(Q).
+with N = H·W. As printed the shapes do not conform, and a Q that is not normalised makes ‖QP‖ grow with N, so
+that a network trained on 256×256 explodes at 1280×720. Ours is the one reading that conforms and does not
+depend on the size: Q has orthonormal columns, P = Qᵀ F_rs and L = Q P is the orthogonal projection of F_rs
+onto span(Q).
 """
 
 from collections.abc import Iterator
@@ -20,7 +22,8 @@ from torch import Tensor, nn
 
 
 class LowRankStatistics(NamedTuple):
-    """Sums over pixels, all that a projection must know of an image; sums of parts add up to those of the whole.
+    """Sums over pixels, all that a projection must know of an image; sums of parts add up to those of the
+    whole.
 
     gram: SᵀS (…, K, K); cross: SᵀF_rs (…, K, C); pixels: the number N of pixels summed over.
     """
@@ -31,9 +34,7 @@ class LowRankStatistics(NamedTuple):
 
     def __add__(self, other: "LowRankStatistics") -> "LowRankStatistics":  # type: ignore[override]
         """Add the sums of another part of the same image."""
-        return LowRankStatistics(
-            self.gram + other.gram, self.cross + other.cross, self.pixels + other.pixels
-        )
+        return LowRankStatistics(self.gram + other.gram, self.cross + other.cross, self.pixels + other.pixels)
 
 
 def low_rank_statistics(scores: Tensor, features: Tensor) -> LowRankStatistics:
@@ -45,8 +46,9 @@ def low_rank_statistics(scores: Tensor, features: Tensor) -> LowRankStatistics:
 def low_rank_mixing(statistics: LowRankStatistics, ridge: float) -> Tensor:
     """Return M (…, K, C) with L = S M, the projection of F onto span(S).
 
-    G = SᵀS/N + (ridge · tr(SᵀS)/(N K) + 1e-8) I,  M = G⁻¹ SᵀF/N,  so L = S G⁻¹ SᵀF/N = Q QᵀF with Q = S R⁻¹/√N and
-    G = RᵀR (Cholesky). Relative ridge: the scale of S does not matter; the floor 1e-8 keeps S = 0 finite.
+    G = SᵀS/N + (ridge · tr(SᵀS)/(N K) + 1e-8) I,  M = G⁻¹ SᵀF/N,  so L = S G⁻¹ SᵀF/N = Q QᵀF with Q = S
+    R⁻¹/√N and G = RᵀR (Cholesky). Relative ridge: the scale of S does not matter; the floor 1e-8 keeps S = 0
+    finite.
     """
     gram, cross, pixels = statistics
     rank = gram.shape[-1]
@@ -58,17 +60,19 @@ def low_rank_mixing(statistics: LowRankStatistics, ridge: float) -> Tensor:
 
 
 class LowRankModule(nn.Module):
-    """Add to features what their projection of rank K = max(1, C // reduction) tells: Out = F + fuse([F_rs, L]).
+    """Add to features what their projection of rank K = max(1, C // reduction) tells: Out = F + fuse([F_rs,
+    L]).
 
-    F_rs = conv(F), S = conv1×1_{C→K}(GELU(F_rs)), L = S (SᵀS + ridge)⁻¹ SᵀF_rs, fuse = conv1×1_{2C→C}, zero at
-    init, so that a network with the module starts as the network without it. conv is a depthwise 3×3 and a 1×1: the
-    reach of a full 3×3 for a ninth of its weights, so that what the module brings is the projection and not its
-    parameters. Input and output (N, C, H, W) of any size and memory layout; the projection itself is computed in
-    float32 (float64 for float64) whatever the autocast.
+    F_rs = conv(F), S = conv1×1_{C→K}(GELU(F_rs)), L = S (SᵀS + ridge)⁻¹ SᵀF_rs, fuse = conv1×1_{2C→C}, zero
+    at init, so that a network with the module starts as the network without it. conv is a depthwise 3×3 and a
+    1×1: the reach of a full 3×3 for a ninth of its weights, so that what the module brings is the projection
+    and not its parameters. Input and output (N, C, H, W) of any size and memory layout; the projection itself
+    is computed in float32 (float64 for float64) whatever the autocast.
 
     Args:
         channels: C.
-        reduction: r of the paper, K = C // r. The paper gives no value; 8 keeps K ≤ N for 128×128 photographs.
+        reduction: r of the paper, K = C // r. The paper gives no value; 8 keeps K ≤ N for 128×128
+            photographs.
         ridge: relative ridge; 0 makes L an exact projection but leaves rank-deficient S to the 1e-8 floor.
     """
 

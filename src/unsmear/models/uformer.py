@@ -1,11 +1,15 @@
 """Uformer: a U-shaped transformer with locally enhanced windows (Wang et al., CVPR 2022).
 
-Paper: https://arxiv.org/abs/2106.03106. Official code: https://github.com/ZhendongWang6/Uformer (MIT), not copied.
+Paper: https://arxiv.org/abs/2106.03106. Official code: https://github.com/ZhendongWang6/Uformer (MIT), not
+    copied.
 
-What differs: any H×W (multiples of 128, not only squares); the features stay in the layout (N, H, W, C) throughout;
-inference walks through an image in bands of window rows, so that the wide intermediate features stay in the
-processor's cache (same numbers, a fraction of the memory traffic). The low-rank module stands at `LOW_RANK_POINT`.
+What differs: any H×W (multiples of 128, not only squares); the features stay in the layout (N, H, W, C)
+throughout; inference walks through an image in bands of window rows, so that the wide intermediate features
+stay in the processor's cache (same numbers, a fraction of the memory traffic). The low-rank module stands at
+`LOW_RANK_POINT`.
 """
+
+from collections.abc import Iterator
 
 import torch
 from einops import rearrange
@@ -20,9 +24,13 @@ WINDOW = 8
 SHIFT = WINDOW // 2
 """Every second block moves its windows by half a window."""
 
+BAND_ELEMENTS = 2**20
+"""Widest feature (4C channels) of a band in inference: 4 MiB in float32, within the processor's cache."""
+
 
 class WindowAttention(nn.Module):
-    """Self-attention within windows: softmax(Q Kᵀ/√d + B) V, with B a learned bias of the relative position."""
+    """Self-attention within windows: softmax(Q Kᵀ/√d + B) V, with B a learned bias of the relative
+    position."""
 
     def __init__(self, *, channels: int, heads: int) -> None:
         super().__init__()
@@ -55,6 +63,7 @@ class LocallyEnhancedFeedForward(nn.Module):
         self.narrow = nn.Linear(ratio * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, C) to the same shape."""
         wide = F.gelu(self.widen(x)).permute(0, 3, 1, 2)  # (N, 4C, H, W), channels last in memory
         local = F.gelu(self.local(wide)).permute(0, 2, 3, 1)
         return self.narrow(local)  # type: ignore[no-any-return]
@@ -63,8 +72,8 @@ class LocallyEnhancedFeedForward(nn.Module):
 class LeWinBlock(nn.Module):
     """x ← x + W-MSA(LN(x) + modulator), x ← x + LeFF(LN(x)), on (N, H, W, C) with H and W multiples of 8.
 
-    With `shift` the windows stand half a window further and those at the borders are cut there, which is what the
-    cyclic shift with a mask of the official code computes.
+    With `shift` the windows stand half a window further and those at the borders are cut there, which is what
+    the cyclic shift with a mask of the official code computes.
     """
 
     def __init__(self, *, channels: int, heads: int, shift: bool, modulator: bool, drop_path: float) -> None:
@@ -78,16 +87,30 @@ class LeWinBlock(nn.Module):
         self.feed_forward = LocallyEnhancedFeedForward(channels=channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, C) to the same shape."""
         x = x + self._dropped(self._attend(x))
-        return x + self._dropped(self.feed_forward(self.norm2(x)))
+        return x + self._dropped(self._feed_forward(x))
 
     def _attend(self, x: Tensor) -> Tensor:
-        """Attend in every region of whole or cut windows."""
-        regions = [
-            [self._attend_region(x[:, i:i_end, j:j_end], top, left) for j, j_end, left in self._cuts(x.shape[2])]
-            for i, i_end, top in self._cuts(x.shape[1])
-        ]
-        return torch.cat([torch.cat(row, 2) if len(row) > 1 else row[0] for row in regions], 1)
+        """Attend in every region of whole or cut windows, band by band."""
+        rows = []
+        for start, end, top in self._cuts(x.shape[1]):
+            for band in _bands(x, start, end):
+                parts = [
+                    self._attend_region(x[:, band, j:j_end], top, left)
+                    for j, j_end, left in self._cuts(x.shape[2])
+                ]
+                rows.append(torch.cat(parts, 2) if len(parts) > 1 else parts[0])
+        return torch.cat(rows, 1) if len(rows) > 1 else rows[0]
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        """LeFF band by band, each with the neighbouring rows that its 3×3 convolution sees."""
+        rows = []
+        for band in _bands(x, 0, x.shape[1]):
+            above = max(band.start - 1, 0)
+            seen = self.feed_forward(self.norm2(x[:, above : band.stop + 1]))
+            rows.append(seen[:, band.start - above : band.stop - above])
+        return torch.cat(rows, 1) if len(rows) > 1 else rows[0]
 
     def _cuts(self, length: int) -> list[tuple[int, int, int]]:
         """(start, end, first token within its window) of the runs of equal windows along an axis."""
@@ -96,8 +119,9 @@ class LeWinBlock(nn.Module):
         return [cut for cut in cuts if cut[1] > cut[0]]
 
     def _attend_region(self, x: Tensor, top: int, left: int) -> Tensor:
-        """Attend in a region (N, h, w, C) cut into equal windows that begin at token (top, left) of a full one."""
-        n, height, width, channels = x.shape
+        """Attend in a region (N, h, w, C) cut into equal windows that begin at token (top, left) of a full
+        one."""
+        n, height, width, _ = x.shape
         a, b = min(WINDOW, height), min(WINDOW, width)
         windows = rearrange(self.norm1(x), "n (i a) (j b) c -> (n i j) a b c", a=a, b=b)
         if self.modulator is not None:
@@ -138,7 +162,7 @@ class Uformer(nn.Module):
     ) -> None:
         super().__init__()
         channels = [width * factor for factor in (1, 2, 4, 8, 16, 16, 8, 4, 2)]
-        rising = torch.linspace(0, drop_path, sum(depths[:4])).tolist()
+        rising = torch.linspace(0, drop_path, sum(depths[:4]), device="cpu").tolist()
         falling = rising[::-1][: sum(depths[5:])]
         rates = iter(rising + [drop_path] * depths[4] + falling)
 
@@ -184,6 +208,14 @@ class Uformer(nn.Module):
         for stage, up in zip(self.decoder, self.up, strict=True):
             x = stage(torch.cat([_last(up(_first(x))), skips.pop()], -1))
         return image + self.leave(_first(x))  # type: ignore[no-any-return]
+
+
+def _bands(x: Tensor, start: int, end: int) -> Iterator[slice]:
+    """Cut rows start to end of x (N, H, W, C) into bands: in inference so small that their LeFF stays in
+    cache."""
+    whole = torch.is_grad_enabled() or x.is_cuda
+    height = end - start if whole else max(1, BAND_ELEMENTS // (4 * x[:, 0].numel()) // WINDOW) * WINDOW
+    return (slice(row, min(row + height, end)) for row in range(start, end, height))
 
 
 def _first(x: Tensor) -> Tensor:

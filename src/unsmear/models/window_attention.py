@@ -1,8 +1,9 @@
 """Attention within many small windows at once, with a bias that is learned: exact, and quick on a CPU.
 
-PyTorch's fused attention falls back to plain matrix products as soon as its bias wants a gradient. Here both passes
-walk through the windows in pieces that stay in the processor's cache, the softmax is done in float32 (twice as fast
-as in bfloat16, and more exact), and of each window only the attention weights are kept for the backward pass.
+PyTorch's fused attention falls back to plain matrix products as soon as its bias wants a gradient. Here both
+passes walk through the windows in pieces that stay in the processor's cache, the softmax is done in float32
+(twice as fast as in bfloat16, and more exact), and of each window only the attention weights are kept for the
+backward pass.
 """
 
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         qkv, weights = ctx.saved_tensors
         qkv_gradient = torch.empty_like(qkv)
