@@ -128,7 +128,9 @@ class PairSettings(BaseModel):
         default=0.2,
         description="Blurred images that went through JPEG, as nearly every real photo and REDS `blur_jpeg`.",
     )
-    jpeg_quality: tuple[int, int] = Field(default=(75, 98), description="JPEG quality; cameras use 85 to 98.")
+    jpeg_quality: tuple[int, int] = Field(
+        default=(75, 98), description="JPEG quality: from visibly compressed to nearly lossless (our choice)."
+    )
 
     smallest_scale: float = Field(
         default=0.5,
