@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,9 @@ def folder(tmp_path: Path) -> Path:
                 ("blur/im1_kernel2_img.png", "sharp/im1.png"),
                 ("blur/im1_kernel3_img.png", "sharp/im1.png"),
                 ("blur/im10_kernel2_img.png", "sharp/im10.png"),
+                ("blur/im1_b_kernel2_img.png", "sharp/im1_b.png"),
             ],
-            ["im10_kernel2_img", "im1_kernel2_img", "im1_kernel3_img"],
+            ["im10_kernel2_img", "im1_b_kernel2_img", "im1_kernel2_img", "im1_kernel3_img"],
             "blur/ + sharp/",
         ),
     ],
@@ -178,6 +180,13 @@ def test_figures_are_those_of_scikit_image(folder: Path) -> None:
     assert result.mean("psnr_gain") == pytest.approx(np.mean(gains))
     assert result.median("psnr_gain") == pytest.approx(np.median(gains))
     assert [result.extremes()[w].psnr_gain for w in ("worst", "median", "best")] == sorted(gains)
+    scores = tuple(replace(result.scores[0], psnr_input=0, psnr_output=gain) for gain in (3, 1, 5, 2, 4))
+    extremes = replace(result, scores=scores).extremes()
+    assert {which: score.psnr_gain for which, score in extremes.items()} == {
+        "worst": 1,
+        "median": 3,
+        "best": 5,
+    }
 
 
 def test_the_input_gains_nothing_and_the_truth_everything(folder: Path) -> None:
