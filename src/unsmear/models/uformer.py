@@ -163,7 +163,7 @@ class Uformer(nn.Module):
         super().__init__()
         channels = [width * factor for factor in (1, 2, 4, 8, 16, 16, 8, 4, 2)]
         rising = torch.linspace(0, drop_path, sum(depths[:4]), device="cpu").tolist()
-        falling = rising[::-1][: sum(depths[5:])]
+        falling = torch.linspace(drop_path, 0, sum(depths[5:]), device="cpu").tolist()
         rates = iter(rising + [drop_path] * depths[4] + falling)
 
         def stage(index: int) -> nn.Sequential:
