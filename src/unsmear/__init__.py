@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from unsmear.basis.bank import KernelBank
     from unsmear.blurring import blur
+    from unsmear.evaluation import evaluate
     from unsmear.pairs import Pair, PairSampler, PairSettings, WrittenPairs, write_pairs
     from unsmear.photo import Photo, read_photo, write_photo
     from unsmear.training import Recipe, read_recipe, train
@@ -30,6 +31,7 @@ _HOME = {
     "Recipe": "training",
     "read_recipe": "training",
     "train": "training",
+    "evaluate": "evaluation",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "Recipe",
     "WrittenPairs",
     "blur",
+    "evaluate",
     "read_photo",
     "read_recipe",
     "train",
