@@ -103,7 +103,7 @@ class Photo:
             )
         if self.is_grey:
             values = values.mean(dim=0, keepdim=True)
-        levels = (values.clamp(0, 1) * (2**self.bit_depth - 1)).round_()
+        levels = values.clamp(0, 1).mul_(2**self.bit_depth - 1).round_()
         target = self.pixels[row : row + h, column : column + w, : self._colours]
         target[...] = levels.permute(1, 2, 0).numpy()
 
