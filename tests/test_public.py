@@ -16,6 +16,7 @@ PUBLIC = {
     "Photo",
     "WrittenPairs",
     "blur",
+    "evaluate",
     "read_photo",
     "write_pairs",
     "write_photo",
