@@ -1,6 +1,7 @@
 """Any network, any size of photo: what a network declares of itself decides how a photo is brought to it.
 
 A network declares `size_multiple` and `minimum_size`; `restore` pads to them, calls, crops and clamps.
+(models/tiling.py does that tile by tile.)
 """
 
 from typing import Literal
