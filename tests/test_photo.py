@@ -281,6 +281,9 @@ def test_cmyk_goes_through_its_profile(tmp_path: Path) -> None:
     assert abs(again.pixels.astype(int) - np.asarray(expected)).mean() < 1
     cmyk.save(tmp_path / "b.jpg", quality=95)
     assert read_photo(tmp_path / "b.jpg").pixels.shape == (61, 83, 3)
+    deep = np.asarray(cmyk).astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "c.tif", deep, photometric="separated")
+    assert read_photo(tmp_path / "c.tif").bit_depth == 16
 
 
 # Orientation and metadata

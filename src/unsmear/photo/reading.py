@@ -130,11 +130,12 @@ class _VipsFile:
         if self._format != "avif":  # there the file's own transformations count, and are applied already
             metadata["orientation"] = self._field("orientation", 1)
         if image.interpretation == "cmyk":
+            depth = 16 if image.format == "ushort" else 8
             image = image.icc_transform(
-                "srgb", embedded=True, input_profile="cmyk", black_point_compensation=True
+                "srgb", depth=depth, embedded=True, input_profile="cmyk", black_point_compensation=True
             )
             metadata.pop("icc-profile-data", None)
-        return image, self._field("bits-per-sample", 8), metadata
+        return image, self._field("bits-per-sample", 16), metadata
 
 
 def _animated(format: str, head: bytes) -> bool:
