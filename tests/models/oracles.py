@@ -1,4 +1,4 @@
-"""Other people's networks to compare ours with. spandrel imports torchvision without needing it."""
+"""Other people's networks to compare ours with, and weights that leave no term at zero."""
 
 import importlib.abc
 import importlib.machinery
@@ -9,6 +9,7 @@ import warnings
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 
 class _Nothing(types.ModuleType):
@@ -33,7 +34,10 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 @contextmanager
 def torchvision_or_nothing():
-    """Answer imports of torchvision with empty modules if it is not installed; forget them afterwards."""
+    """Answer imports of torchvision with empty modules if it is not installed; forget them afterwards.
+
+    spandrel imports it for architectures that are none of ours.
+    """
     if importlib.util.find_spec("torchvision"):
         yield
         return
@@ -55,3 +59,15 @@ def spandrel_uformer(*, width, depths, image_size=256):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.meshgrid")
         return Uformer(img_size=image_size, embed_dim=width, depths=list(depths), modulator=True).eval()
+
+
+def randomise(model, seed=0):
+    """Fill every weight that a training would move: biases, norms, relative positions, modulators too."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        scale = 1.0 if "bias_table" in name or "modulator" in name else 0.1 if parameter.ndim == 1 else 0
+        if parameter.ndim > 1 and scale == 0:  # keeps the features' size from layer to layer
+            scale = 0.7 / (parameter[0].numel() ** 0.5)
+        parameter.data = scale * noise + (1 if name.endswith(("norm1.weight", "norm2.weight")) else 0)
+    return model

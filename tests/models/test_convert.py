@@ -1,6 +1,6 @@
 import pytest
 import torch
-from oracles import spandrel_uformer
+from oracles import randomise, spandrel_uformer
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -11,18 +11,6 @@ from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.convert import convert, fill, official_names
 
 DEPTHS = {"t": (2,) * 9, "s": (2,) * 9, "b": (1, 2, 8, 8, 2, 8, 8, 2, 1)}
-
-
-def randomise(model, seed=0):
-    """Fill every weight that a training would move: biases, norms, relative positions, modulators too."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        scale = 1.0 if "bias_table" in name or "modulator" in name else 0.1 if parameter.ndim == 1 else 0
-        if parameter.ndim > 1 and scale == 0:  # keeps the features' size from layer to layer
-            scale = 0.7 / (parameter[0].numel() ** 0.5)
-        parameter.data = scale * noise + (1 if name.endswith(("norm1.weight", "norm2.weight")) else 0)
-    return model
 
 
 def made_official(width, depths, **arguments):
