@@ -6,7 +6,7 @@ OUT ?= demo
 WORKERS ?= 2
 
 ENV_PYTHON := $(VENV)/bin/python
-INSTALL := $(ENV_PYTHON) -m pip install --disable-pip-version-check --quiet -c constraints.txt
+INSTALL := $(ENV_PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
 LIGHT := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
@@ -38,20 +38,22 @@ format: $(DEV)  ## format the code and mend what the linter can mend
 check: lint test  ## lint and test: run it before a commit
 
 wheel: $(LIGHT)  ## build the wheel into dist/
-	$(ENV_PYTHON) -m pip wheel --disable-pip-version-check --quiet --no-deps -w dist .
+	$(ENV_PYTHON) -m pip wheel --disable-pip-version-check --no-deps -w dist .
 
 clean:  ## remove the environment, caches and what demo made
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # A stamp is younger than what it was made from, so an environment is made once and brought up to date on a change.
-$(LIGHT): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("unsmear needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
+$(LIGHT): pyproject.toml constraints.txt | $(ENV_PYTHON)
 	$(INSTALL) -e .
 	@touch $@
 
 # The oracles' own dependencies would bring torchvision and a CUDA build of several GB; the tests need none of them.
-$(DEV): $(LIGHT)
+$(DEV): pyproject.toml constraints.txt | $(ENV_PYTHON)
 	$(INSTALL) -e '.[dev]'
 	$(INSTALL) --no-deps spandrel deepinv
-	@touch $@
+	@touch $(LIGHT) $@
+
+$(ENV_PYTHON):
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("unsmear needs Python 3.11 or newer and this is %d.%d; name another: make PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""What `import unsmear` offers: a name here is a promise, so adding or removing one is a change of this list."""
+"""What `import unsmear` offers: a name here is a promise, so adding or removing one changes this list."""
 
 import ast
 import inspect
@@ -14,10 +14,13 @@ PUBLIC = {
     "PairSampler",
     "PairSettings",
     "Photo",
+    "Recipe",
     "WrittenPairs",
     "blur",
     "evaluate",
     "read_photo",
+    "read_recipe",
+    "train",
     "write_pairs",
     "write_photo",
 }
