@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -37,6 +38,7 @@ def save_checkpoint(model: nn.Module, path: str | Path, header: Mapping[str, Any
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     try:
         save_file(tensors, path, metadata={HEADER_KEY: json.dumps(full)})
+        Path(path).chmod(0o644)  # safetensors leaves a file that only its owner can read
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: the checkpoint cannot be written ({error})") from error
 
@@ -60,7 +62,8 @@ def load_checkpoint(source: str | Path) -> nn.Module:
         raise ModelError(f"{path}: not a safetensors checkpoint ({error})") from error
     try:
         header = json.loads(metadata[HEADER_KEY])
-        model = create(header["model"], low_rank=header["low_rank"], **header["arguments"])
+        with torch.random.fork_rng():  # first weights are drawn and then replaced: leave no trace of it
+            model = create(header["model"], low_rank=header["low_rank"], **header["arguments"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: has no header of unsmear's; expected a file written by `unsmear train`, "
