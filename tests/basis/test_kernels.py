@@ -119,10 +119,11 @@ def test_drawing_keeps_the_place_where_not_centred():
 
 
 def test_drawing_centres_a_path_from_anywhere():
-    path = k.shake_path(np.random.default_rng(4), length=12) + [31.3, -7.7]
+    away = np.array([31.3, -7.7])
+    path = k.shake_path(np.random.default_rng(4), length=12) + away
     kernel = k.draw_paths(path, size=21)
     np.testing.assert_allclose(k.mass_centre(kernel), 0, atol=1e-5)
-    np.testing.assert_allclose(kernel, k.draw_paths(path - [31.3, -7.7], size=21), atol=1e-5)
+    np.testing.assert_allclose(kernel, k.draw_paths(path - away, size=21), atol=1e-5)
     with pytest.raises(KernelError, match="needs a kernel"):
         k.draw_paths(path, size=21, centred=False)
 
