@@ -106,7 +106,7 @@ def test_doctor_finds_what_is_here():
     ]  # fmt: skip
     assert shown["unsmear"] == unsmear.__version__
     assert shown["torch"] == torch.__version__
-    assert shown["threads"].startswith(f"{torch.get_num_threads()} on ")
+    assert shown["threads"].startswith(f"{torch.get_num_threads()} for ")
     assert shown["extra heic"] == shown["extra train"] == "yes"
     assert "96×64" in shown["a try"]
     assert shown["weights"].startswith(", ".join(shipped_checkpoints()) or "none")
