@@ -1,8 +1,11 @@
 """The networks: one table of names, one way in.
 
-create("sglrn-t")                       a network with first weights
-create("uformer-t", low_rank=True)      the same with the low-rank module of the paper
-load_checkpoint(path or name)           a trained network (models/checkpoints.py)
+    create("uformer-t")                     a network with first weights
+    create("uformer-t", low_rank=True)      the same with the low-rank module of the paper, create("sglrn-t")
+    load_checkpoint(path or name)           a trained network (models/checkpoints.py)
+
+A network is a class with the facts `size_multiple`, `minimum_size`, `global_context` and `LOW_RANK_POINT`,
+and one row of `NETWORKS` for each of its sizes.
 """
 
 import difflib
@@ -17,8 +20,7 @@ from unsmear.models.uformer import Uformer
 
 
 class Network(NamedTuple):
-    """A row of the table: a constructor, its arguments, and whether the name stands for the low-rank
-    variant."""
+    """A row of the table: constructor, arguments, and whether the name stands for the low-rank variant."""
 
     build: Callable[..., nn.Module]
     arguments: Mapping[str, Any]
@@ -43,8 +45,7 @@ def create(name: str, *, low_rank: bool | Mapping[str, Any] | None = None, **arg
     Args:
         name: a name of the table `NETWORKS`.
         low_rank: put the low-rank module in (True, or the module's own arguments) or leave it out (False);
-            None:
-            as the name says.
+            None does as the name says.
         arguments: constructor arguments that replace the name's own.
 
     Returns:
@@ -59,18 +60,17 @@ def create(name: str, *, low_rank: bool | Mapping[str, Any] | None = None, **arg
     row = NETWORKS[name]
     try:
         model = row.build(**{**row.arguments, **arguments})
-    except TypeError as error:
+        wanted = row.low_rank if low_rank is None else low_rank
+        if wanted is not False:
+            insert_low_rank(model, **({} if wanted is True else wanted))
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{name}: {error}") from error
-    wanted = row.low_rank if low_rank is None else low_rank
-    if wanted is not False:
-        insert_low_rank(model, **({} if wanted is True else wanted))
     model.made_by = {"model": name, "low_rank": wanted, "arguments": arguments}  # type: ignore[assignment]
     return model
 
 
 def insert_low_rank(model: nn.Module, **arguments: Any) -> LowRankModule:
-    """Put a LowRankModule at the network's declared `LOW_RANK_POINT`, of as many channels as it declares
-    there."""
+    """Put a LowRankModule at the network's declared `LOW_RANK_POINT`, of the channels declared there."""
     point, channels = str(model.LOW_RANK_POINT), int(model.low_rank_channels)  # type: ignore[arg-type]
     module = LowRankModule(channels=channels, **arguments)
     setattr(model, point, module)

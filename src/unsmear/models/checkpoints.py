@@ -5,7 +5,7 @@ recipe, data, commit, step, version. Nothing is ever unpickled.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -64,16 +64,21 @@ def load_checkpoint(source: str | Path) -> nn.Module:
         header = json.loads(metadata[HEADER_KEY])
         with torch.random.fork_rng():  # first weights are drawn and then replaced: leave no trace of it
             model = create(header["model"], low_rank=header["low_rank"], **header["arguments"])
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: has no header of unsmear's; expected a file written by `unsmear train`, "
             "`unsmear export` or `unsmear convert`"
         ) from error
-    wide = {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
-    try:
-        model.load_state_dict(wide)
-    except RuntimeError as error:
-        raise ModelError(f"{path}: its weights are not those of {header['model']}: {error}") from error
+    own = model.state_dict()
+    if problems := misfits(
+        missing=own.keys() - tensors.keys(),
+        unexpected=tensors.keys() - own.keys(),
+        shapes=[n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape],
+    ):
+        raise ModelError(f"{path}: its weights are not those of {header['model']}; {problems}")
+    model.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in tensors.items()})
     model.header = header
     return model.eval()
 
@@ -85,6 +90,16 @@ def shipped_checkpoints() -> list[str]:
         file.name.removesuffix(".safetensors")
         for file in folder.iterdir()
         if file.name.endswith(".safetensors")
+    )
+
+
+def misfits(*, missing: Iterable[str], unexpected: Iterable[str], shapes: Iterable[str]) -> str:
+    """Say in a few words which weights do not fit, the first three of each kind; "" if all do."""
+    kinds = {"missing": sorted(missing), "unexpected": sorted(unexpected), "of another shape": sorted(shapes)}
+    return "; ".join(
+        f"{kind}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for kind, names in kinds.items()
+        if names
     )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unsmear.errors import ModelError
 from unsmear.models import NETWORKS, create
-from unsmear.models.checkpoints import save_checkpoint
+from unsmear.models.checkpoints import misfits, save_checkpoint
 from unsmear.models.uformer import Uformer
 
 STAGE_NAMES: Mapping[str, str] = {
@@ -146,13 +146,8 @@ def fill(model: Uformer, official: Mapping[str, Tensor], source: str | Path = "o
         shapes += wrong
         if not wrong:
             weights[name] = torch.cat([part.float() for part in parts]).reshape(ours.shape)
-    problems = [
-        f"{what}: {', '.join(sorted(which)[:3])}{f' and {len(which) - 3} more' if len(which) > 3 else ''}"
-        for what, which in (("missing", missing), ("unexpected", left), ("of another shape", shapes))
-        if which
-    ]
-    if problems:
-        raise ModelError(f"{source}: not the weights of an official Uformer; {'; '.join(problems)}")
+    if problems := misfits(missing=missing, unexpected=left, shapes=shapes):
+        raise ModelError(f"{source}: not the weights of an official Uformer; {problems}")
     model.load_state_dict(weights, strict=False)
 
 

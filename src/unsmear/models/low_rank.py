@@ -109,7 +109,8 @@ class LowRankModule(nn.Module):
             f = rearrange(_wide(reshaped), "n c h w -> n (h w) c")
             mixing = low_rank_mixing(self._given or low_rank_statistics(s, f), self.ridge)
             low = rearrange(s @ mixing, "n (h w) c -> n c h w", h=features.shape[-2])
-        return features + self.fuse(torch.cat([reshaped, low.to(reshaped.dtype)], 1))
+        fused: Tensor = self.fuse(torch.cat([reshaped, low.to(reshaped.dtype)], 1))
+        return features + fused
 
     @contextmanager
     def given(self, statistics: LowRankStatistics | None) -> Iterator[None]:

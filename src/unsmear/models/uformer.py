@@ -126,7 +126,7 @@ class LeWinBlock(nn.Module):
         windows = rearrange(self.norm1(x), "n (i a) (j b) c -> (n i j) a b c", a=a, b=b)
         if self.modulator is not None:
             windows = windows + self.modulator[top : top + a, left : left + b]
-        attended = self.attention(windows.flatten(1, 2), self.attention.position_bias(a, b))
+        attended: Tensor = self.attention(windows.flatten(1, 2), self.attention.position_bias(a, b))
         return rearrange(attended, "(n i j) (a b) c -> n (i a) (j b) c", n=n, i=height // a, a=a, b=b)
 
     def _dropped(self, branch: Tensor) -> Tensor:
@@ -162,6 +162,10 @@ class Uformer(nn.Module):
     ) -> None:
         super().__init__()
         channels = [width * factor for factor in (1, 2, 4, 8, 16, 16, 8, 4, 2)]
+        if not len(depths) == len(heads) == 9 or any(c % h for c, h in zip(channels, heads, strict=True)):
+            raise ValueError(
+                f"depths {depths}, heads {heads}: expected 9 each, the heads dividing {channels}"
+            )
         rising = torch.linspace(0, drop_path, sum(depths[:4]), device="cpu").tolist()
         falling = torch.linspace(drop_path, 0, sum(depths[5:]), device="cpu").tolist()
         rates = iter(rising + [drop_path] * depths[4] + falling)
