@@ -17,6 +17,7 @@ PUBLIC = {
     "Recipe",
     "WrittenPairs",
     "blur",
+    "deblur",
     "evaluate",
     "read_photo",
     "read_recipe",

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from unsmear.basis.bank import KernelBank
     from unsmear.blurring import blur
+    from unsmear.deblurring import deblur
     from unsmear.evaluation import evaluate
     from unsmear.pairs import Pair, PairSampler, PairSettings, WrittenPairs, write_pairs
     from unsmear.photo import Photo, read_photo, write_photo
@@ -32,6 +33,7 @@ _HOME = {
     "read_recipe": "training",
     "train": "training",
     "evaluate": "evaluation",
+    "deblur": "deblurring",
 }
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "Recipe",
     "WrittenPairs",
     "blur",
+    "deblur",
     "evaluate",
     "read_photo",
     "read_recipe",

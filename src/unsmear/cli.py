@@ -111,6 +111,40 @@ def pairs(
 
 
 @app.command()
+def deblur(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Photographs, or folders of them.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder, or file for a single photograph.")],
+    model: Annotated[str, typer.Option(help="Network in the package, or checkpoint file.")] = "sglrn-t",
+    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", …')] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the large products.")
+    ] = "auto",
+    statistics: Annotated[
+        Literal["whole", "tile"], typer.Option(help="What low-rank modules sum over.")
+    ] = "whole",
+    tile: Annotated[int | None, typer.Option(help="Side of the largest tile; else by the memory.")] = None,
+    format: Annotated[str | None, typer.Option(help='Suffix of the new files, such as "png".')] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC.")] = 95,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")] = False,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Also write NAME-before-after.jpg.")
+    ] = False,
+) -> None:
+    """Take the motion blur out of photographs; what is finished is skipped, exit code 1 if one failed."""
+    _prepare_process()
+    from unsmear.deblurring import deblur_files
+
+    summary = deblur_files(
+        inputs, output, model=model, device=device, precision=precision, statistics=statistics, tile=tile,
+        format=format, quality=quality, overwrite=overwrite, side_by_side=side_by_side, progress=True,
+    )  # fmt: skip
+    typer.echo(summary)
+    raise typer.Exit(1 if summary.failures else 0)
+
+
+@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="TOML file that lists what differs from the defaults.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the recipe's run.")] = False,

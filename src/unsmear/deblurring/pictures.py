@@ -1,0 +1,159 @@
+"""Deblur one picture: a path, a Photo, an array or a tensor, back as the same."""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from unsmear.errors import ModelError
+from unsmear.models.checkpoints import load_checkpoint
+from unsmear.models.restoring import Precision
+from unsmear.models.tiling import Statistics, TiledRestorer
+from unsmear.photo import Photo, read_photo
+
+DEFAULT_MODEL = "sglrn-t"
+"""The network whose weights are in the package."""
+
+T = TypeVar("T", Photo, Tensor, NDArray[Any])
+
+
+class _Options(TypedDict, total=False):
+    """The keyword arguments of `deblur`, for type checkers."""
+
+    model: str | Path | nn.Module
+    device: str
+    precision: Precision
+    statistics: Statistics
+    tile: int | None
+
+
+@overload
+def deblur(picture: T, **options: Unpack[_Options]) -> T: ...
+@overload
+def deblur(picture: str | os.PathLike[str], **options: Unpack[_Options]) -> Photo: ...
+def deblur(
+    picture: Any,
+    *,
+    model: str | Path | nn.Module = DEFAULT_MODEL,
+    device: str = "auto",
+    precision: Precision = "auto",
+    statistics: Statistics = "whole",
+    tile: int | None = None,
+) -> Any:
+    """Take the motion blur out of a picture. What is given is left as it is.
+
+    Args:
+        picture: a file's path; a Photo; an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or of floats in
+            [0, 1], the last of 2 or 4 channels being alpha; a tensor (3, H, W) or (N, 3, H, W) of floats in
+            [0, 1]. Values are sRGB; any size from 1×1 on.
+        model: a network with weights in the package, a checkpoint file, or a network (it is put into
+            evaluation mode).
+        device: "cpu", "cuda", …; "auto" takes a GPU if there is one. A network stays where it is.
+        precision: type of the large products, see `unsmear.models.restoring.Precision`.
+        statistics: of the low-rank module where several tiles are needed, see `unsmear.models.tiling`.
+        tile: side in pixels of the largest tile; by the memory at hand if not given.
+
+    Returns:
+        the restored picture: a Photo for a path, otherwise what was given, with its type, shape, alpha and
+        metadata.
+
+    Raises:
+        ModelError: no such network or device.
+        UnreadablePhoto: the file is no photograph, or the array no picture.
+        ValueError: floats outside of [0, 1], or a tensor of another shape.
+    """
+    restorer = make_restorer(model, device=device, precision=precision, statistics=statistics, tile=tile)
+    if isinstance(picture, (str, os.PathLike)):
+        picture = read_photo(picture)
+    if isinstance(picture, Photo):
+        return _restored_photo(restorer, picture)
+    if isinstance(picture, Tensor):
+        return _restored_tensor(restorer, picture)
+    if isinstance(picture, np.ndarray):
+        return _restored_array(restorer, picture)
+    raise TypeError(f"expected a path, a Photo, a tensor or an array, got {type(picture).__name__}")
+
+
+def make_restorer(
+    model: str | Path | nn.Module = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    statistics: Statistics = "whole",
+    tile: int | None = None,
+) -> TiledRestorer:
+    """Return what restores, for the arguments of `deblur`. Raises ModelError."""
+    try:
+        if isinstance(model, nn.Module):
+            network = model.eval() if device == "auto" else model.eval().to(device)
+        else:
+            place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+            path = Path(model)
+            network = _loaded(str(model), place, path.stat().st_mtime_ns if path.is_file() else 0)
+    except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built with CUDA
+        raise ModelError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return TiledRestorer(network, precision=precision, statistics=statistics, tile=tile)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(model: str, device: str, changed: int) -> nn.Module:
+    """Load a network once for many calls; `changed` is the time of its file."""
+    return load_checkpoint(model).to(torch.device(device))
+
+
+class TensorPixels:
+    """A tensor (3, H, W) of floats as pixels for a TiledRestorer."""
+
+    def __init__(self, values: Tensor) -> None:
+        """Take a tensor: it is read in place, and written into."""
+        self.values = values
+        self.height, self.width = int(values.shape[-2]), int(values.shape[-1])
+
+    def tensor(self, *, rows: slice, columns: slice) -> Tensor:
+        """Return a rectangle as float32."""
+        return self.values[:, rows, columns].float()
+
+    def put(self, tensor: Tensor, *, row: int = 0, column: int = 0) -> None:
+        """Store a rectangle."""
+        height, width = tensor.shape[-2:]
+        self.values[:, row : row + height, column : column + width] = tensor.clamp(0, 1)
+
+
+def _restored_photo(restorer: TiledRestorer, photo: Photo) -> Photo:
+    result = photo.blank_like()
+    restorer.restore(photo, result)
+    return result
+
+
+def _restored_tensor(restorer: TiledRestorer, images: Tensor) -> Tensor:
+    if images.ndim not in (3, 4) or images.shape[-3] != 3 or 0 in images.shape:
+        raise ValueError(f"expected a tensor (3, H, W) or (N, 3, H, W), got {tuple(images.shape)}")
+    if not images.is_floating_point() or not 0 <= images.min() <= images.max() <= 1:
+        raise ValueError("expected a tensor of floats in [0, 1]; divide 8-bit values by 255")
+    images = images.detach()
+    result = torch.empty_like(images)
+    for image, place in zip(
+        images.reshape(-1, *images.shape[-3:]), result.view(-1, *images.shape[-3:]), strict=True
+    ):
+        restorer.restore(TensorPixels(image), TensorPixels(place))
+    return result
+
+
+def _restored_array(restorer: TiledRestorer, array: NDArray[Any]) -> NDArray[Any]:
+    pixels = array[..., None] if array.ndim == 2 else array
+    if array.dtype.kind != "f":
+        return _restored_photo(restorer, Photo(pixels=pixels)).pixels.reshape(array.shape)
+    Photo(pixels=np.broadcast_to(np.uint8(0), pixels.shape))  # raises where the shape is no picture's
+    colours = 1 if pixels.shape[2] < 3 else 3
+    channels = torch.from_numpy(np.ascontiguousarray(pixels[..., :colours].transpose(2, 0, 1)))
+    restored = _restored_tensor(restorer, channels.expand(3, -1, -1).contiguous())
+    result = array.copy()
+    if colours == 1:
+        restored = restored.mean(0, keepdim=True)
+    result.reshape(pixels.shape)[..., :colours] = restored.permute(1, 2, 0).numpy()
+    return result
