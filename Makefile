@@ -20,8 +20,8 @@ env: $(LIGHT)  ## the environment: unsmear and what it needs
 
 dev: $(DEV)  ## the same with everything for development: tests, linter, type checker, oracles
 
-demo: $(LIGHT)  ## deblur the photograph in examples/ into demo/
-	$(VENV)/bin/unsmear deblur examples/coffee.jpg -o $(OUT) --overwrite
+demo: $(LIGHT)  ## deblur the photograph of examples/ into demo/
+	$(VENV)/bin/unsmear deblur examples/blurred/coffee.jpg -o $(OUT) --overwrite --side-by-side
 
 test: $(DEV)  ## run the tests
 	$(ENV_PYTHON) -m pytest -n $(WORKERS)

@@ -1,4 +1,4 @@
-"""Make examples/coffee.jpg: a sharp photograph as a shaken camera would have taken it.
+"""Make the example: a sharp photograph, and the same as a shaken camera would have taken it.
 
     make dev
     .venv/bin/python examples/make_example.py
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """Write the blurred photograph, and the sharp one beside it in sharp/."""
+    """Write blurred/coffee.jpg and sharp/coffee.jpg."""
     sharp = Photo(pixels=data.coffee())
     u = sharp.tensor()
 
@@ -45,7 +45,7 @@ def main() -> None:
 
     blurred = sharp.blank_like()
     blurred.put(v.clamp(0, 1))
-    write_photo(blurred, HERE / "coffee.jpg", overwrite=True, quality=90)
+    write_photo(blurred, HERE / "blurred" / "coffee.jpg", overwrite=True, quality=90)
     write_photo(sharp, HERE / "sharp" / "coffee.jpg", overwrite=True, quality=90)
 
 

@@ -85,7 +85,7 @@ def test_python_blocks_of_the_readme_run(number, tmp_path, monkeypatch, capsys):
     code = blocks(README, "python")[number]
     if "deblur(" in code and not shipped_checkpoints():
         pytest.skip("no weights in the package")
-    shutil.copy(ROOT / "examples" / "coffee.jpg", tmp_path / "photo.jpg")
+    shutil.copy(ROOT / "examples" / "blurred" / "coffee.jpg", tmp_path / "photo.jpg")
     shutil.copytree(ROOT / "examples" / "sharp", tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, f"README.md, Python block {number}", "exec"), {"__name__": "__main__"})
