@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from einops import rearrange
@@ -7,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unsmear.errors import ModelError
 from unsmear.models import create, uformer
-from unsmear.models.costs import multiply_adds, parameters
+from unsmear.models.costs import multiply_adds, parameters, table
 from unsmear.models.low_rank import LowRankModule
 from unsmear.models.uformer import LeWinBlock
 
@@ -59,6 +61,11 @@ def test_multiply_adds_of_the_table_stay_below_the_official_count():
         with torch.device("meta"):
             model = create(f"uformer-{size}")
         assert 0.92 < multiply_adds(model) / official < 1
+
+
+def test_table_in_the_documentation_is_the_one_that_is_printed():
+    documentation = Path(__file__).parents[2] / "docs" / "MODELS.md"
+    assert table() in documentation.read_text(encoding="utf-8")
 
 
 # Laws of the whole network
