@@ -18,7 +18,9 @@ def made_official(width, depths, **arguments):
 
 
 def filled(official, name="uformer-t", **arguments):
-    model = create(name, **arguments).eval()
+    with torch.device("meta"):  # first weights would only be overwritten
+        model = create(name, **arguments).eval()
+    model.to_empty(device="cpu")
     fill(model, official.state_dict())
     return model
 

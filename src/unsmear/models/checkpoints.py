@@ -78,7 +78,7 @@ def load_checkpoint(source: str | Path) -> nn.Module:
         shapes=[n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape],
     ):
         raise ModelError(f"{path}: its weights are not those of {header['model']}; {problems}")
-    model.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in tensors.items()})
+    model.load_state_dict(tensors)
     model.header = header
     return model.eval()
 
