@@ -123,7 +123,7 @@ def deblur(
     ] = "auto",
     statistics: Annotated[
         Literal["whole", "tile"], typer.Option(help="What low-rank modules sum over.")
-    ] = "whole",
+    ] = "tile",
     tile: Annotated[int | None, typer.Option(help="Side of the largest tile; else by the memory.")] = None,
     format: Annotated[str | None, typer.Option(help='Suffix of the new files, such as "png".')] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC.")] = 95,

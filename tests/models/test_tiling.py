@@ -68,7 +68,9 @@ def photo(height: int, width: int, channels: int = 3, depth: type = np.uint16) -
 
 def run(network: nn.Module, source: Photo, **options: Any) -> Photo:
     target = source.blank_like()
-    TiledRestorer(network.eval(), precision="fp32", **options).restore(source, target)
+    TiledRestorer(network.eval(), **{"precision": "fp32", "statistics": "whole"} | options).restore(
+        source, target
+    )
     return target
 
 
@@ -155,7 +157,9 @@ def test_memory_at_hand_decides_the_tiles(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_progress_sums_to_one() -> None:
     network, source, parts = Global().eval(), photo(200, 300), []
-    TiledRestorer(network, tile=64).restore(source, source.blank_like(), progress=parts.append)
+    TiledRestorer(network, statistics="whole", tile=64).restore(
+        source, source.blank_like(), progress=parts.append
+    )
     assert len(parts) > 10 and sum(parts) == pytest.approx(1)
 
 
@@ -166,7 +170,7 @@ def test_tiled_uformer_shows_no_seam() -> None:
         nn.init.normal_(parameter, std=0.1)
     whole = restore(network, source.tensor())
     target = source.blank_like()
-    TiledRestorer(network, precision="fp32", tile=182).restore(source, target)
+    TiledRestorer(network, precision="fp32", statistics="whole", tile=182).restore(source, target)
     error = (target.tensor() - whole).abs().amax(0)
     columns = error.amax(0)
     jumps = (target.tensor() - whole).diff(dim=-1).abs().amax((0, 1))

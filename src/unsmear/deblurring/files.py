@@ -18,14 +18,14 @@ from unsmear.deblurring.pictures import DEFAULT_MODEL, make_restorer
 from unsmear.deblurring.sharpness import gradient_energy
 from unsmear.errors import PhotoError, UnsmearError, UnwritablePhoto
 from unsmear.models.restoring import Precision
-from unsmear.models.tiling import Statistics, TiledRestorer
+from unsmear.models.tiling import STATISTICS, Statistics, TiledRestorer
 from unsmear.photo import PHOTO_SUFFIXES, Photo, find_photos, read_photo, write_photo
 
 BESIDE = "-before-after"
 """Added to a photo's name for the picture that shows it before and after, side by side, as JPEG."""
 
 _GAP = 8  # white columns between before and after
-_BAR = "{desc} {percentage:3.0f}% |{bar}| {postfix} [{elapsed}<{remaining}]"
+_BAR = "{desc} {percentage:3.0f}% |{bar}| [{elapsed}<{remaining}]"
 
 
 class Job(NamedTuple):
@@ -60,7 +60,7 @@ class Restored:
         """One line."""
         return (
             f"{self.job.source} → {self.job.target}: gradient energy × {self.gradient_energy_ratio:.2f}, "
-            f"{self.megapixels:.2g} megapixels in {self.seconds:.1f} s"
+            f"{self.megapixels:.2f} megapixels in {self.seconds:.1f} s"
         )
 
 
@@ -89,7 +89,7 @@ def deblur_files(
     model: str | Path | nn.Module = DEFAULT_MODEL,
     device: str = "auto",
     precision: Precision = "auto",
-    statistics: Statistics = "whole",
+    statistics: Statistics = STATISTICS,
     tile: int | None = None,
     format: str | None = None,
     quality: int = 95,
@@ -256,13 +256,14 @@ class _Bar:
     def begin(self, job: Job) -> None:
         """Show the name of a photo."""
         self._began, self._megapixels = time.perf_counter(), 0.0
-        self._bar.set_description_str(job.source.name)
+        self._name = job.source.name
+        self._bar.set_description_str(self._name)
 
     def advance(self, part: float, megapixels: float) -> None:
         """Go on by a part of a photo, which is so many megapixels."""
         self._megapixels += megapixels
         rate = self._megapixels / max(time.perf_counter() - self._began, 1e-9)
-        self._bar.set_postfix_str(f"{rate:.2f} MP/s", refresh=False)
+        self._bar.set_description_str(f"{self._name}, {rate:.2f} MP/s", refresh=False)
         self._bar.update(part)
 
     def end(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unsmear.errors import ModelError
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.restoring import Precision
-from unsmear.models.tiling import Statistics, TiledRestorer
+from unsmear.models.tiling import STATISTICS, Statistics, TiledRestorer
 from unsmear.photo import Photo, read_photo
 
 DEFAULT_MODEL = "sglrn-t"
@@ -42,7 +42,7 @@ def deblur(
     model: str | Path | nn.Module = DEFAULT_MODEL,
     device: str = "auto",
     precision: Precision = "auto",
-    statistics: Statistics = "whole",
+    statistics: Statistics = STATISTICS,
     tile: int | None = None,
 ) -> Any:
     """Take the motion blur out of a picture. What is given is left as it is.
@@ -84,7 +84,7 @@ def make_restorer(
     *,
     device: str = "auto",
     precision: Precision = "auto",
-    statistics: Statistics = "whole",
+    statistics: Statistics = STATISTICS,
     tile: int | None = None,
 ) -> TiledRestorer:
     """Return what restores, for the arguments of `deblur`. Raises ModelError."""

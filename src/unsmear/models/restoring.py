@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-"""Type of the large products: "auto" is `native_precision`; sums and norms stay float32 throughout."""
+"""What autocast computes linear layers, convolutions and attention in; "auto" is `native_precision`."""
 
 
 def restore(model: nn.Module, image: Tensor, *, precision: Precision = "fp32") -> Tensor:
