@@ -1,6 +1,5 @@
 """The command line: every command is a typed function that calls the library under the same names."""
 
-import contextlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -246,8 +245,7 @@ def doctor() -> None:
 
 
 def _prepare_process() -> None:
-    """Set what must be set before torch is loaded, where this version has anything to set."""
-    with contextlib.suppress(ImportError):
-        from unsmear.runtime import prepare_process
+    """Set what must be set before torch is loaded."""
+    from unsmear.runtime import prepare_process
 
-        prepare_process()
+    prepare_process()

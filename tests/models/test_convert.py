@@ -9,6 +9,7 @@ from unsmear.errors import ModelError
 from unsmear.models import NETWORKS, create
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.convert import convert, fill, official_names
+from unsmear.models.uformer import Uformer
 
 DEPTHS = {"t": (2,) * 9, "s": (2,) * 9, "b": (1, 2, 8, 8, 2, 8, 8, 2, 1)}
 
@@ -196,7 +197,7 @@ def test_unknown_name_answers_with_the_nearest(pth, tmp_path):
 
 
 def test_every_network_of_the_table_has_a_size_to_convert_to():
-    for name in NETWORKS:
+    for name in (name for name, row in NETWORKS.items() if row.build is Uformer):
         with torch.device("meta"):
             model = create(name)
         assert all(official_names(n) for n in model.state_dict() if not n.startswith("middle."))

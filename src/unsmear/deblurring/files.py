@@ -244,7 +244,7 @@ class _Bar:
     """A progress bar over all photos: the name of the present one, and megapixels a second."""
 
     def __init__(self, jobs: Sequence[Job], *, shown: bool) -> None:
-        self._bar = tqdm(total=len(jobs), bar_format=_BAR, disable=not shown)
+        self._bar = tqdm(total=len(jobs), bar_format=_BAR, disable=None if shown else True)
         self._ended = 0
 
     def __enter__(self) -> "_Bar":

@@ -99,7 +99,8 @@ class LowRankModule(nn.Module):
         maps = self.project_from(features)
         rows, columns = window or (slice(None), slice(None))
         flat = [rearrange(_wide(m[..., rows, columns]), "n c h w -> n (h w) c") for m in maps]
-        return low_rank_statistics(flat[1], flat[0])
+        with torch.autocast(features.device.type, enabled=False):
+            return low_rank_statistics(flat[1], flat[0])
 
     def forward(self, features: Tensor) -> Tensor:
         """Add the fused low-rank features to features (N, C, H, W)."""

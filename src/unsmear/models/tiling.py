@@ -228,9 +228,7 @@ class TiledRestorer:
                     slice(round((core.top - area.top) / scale), round((core.bottom - area.top) / scale)),
                     slice(round((core.left - area.left) / scale), round((core.right - area.left) / scale)),
                 )
-                with torch.autocast(features[0].device.type, enabled=False):  # sums need float32
-                    sums = module.statistics(features[0].float(), window)
-                raise _Collected(module, sums)
+                raise _Collected(module, module.statistics(features[0], window))
 
         with ExitStack() as stack:
             for module in self._low_rank:

@@ -116,7 +116,9 @@ def write_pairs(
         missing.sort(key=lambda index: (sampler.photo_of(index), index))
         chunks = [missing[first : first + _CHUNK] for first in range(0, len(missing), _CHUNK)]
         skipped = dict(sampler.skipped)
-        with tqdm(total=whole, initial=whole - len(missing), unit="pair", disable=not progress) as bar:
+        with tqdm(
+            total=whole, initial=whole - len(missing), unit="pair", disable=None if progress else True
+        ) as bar:
             for done, left_out in _write_chunks(sampler, target, chunks, min(workers, len(chunks))):
                 skipped |= left_out
                 bar.update(done)
