@@ -109,6 +109,7 @@ def main() -> None:
             context.Process(target=serve, args=(end, side, options.size, options.threads), daemon=True)
         )
         workers[-1].start()
+        end.close()  # so that a process that dies ends the benchmark
 
     def ask(side: str, task: str, seed: int = 0) -> tuple[float, Any]:
         pipes[side].send((task, seed))
