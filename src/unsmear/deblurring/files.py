@@ -244,6 +244,7 @@ class _Bar:
     """A progress bar over all photos: the name of the present one, and megapixels a second."""
 
     def __init__(self, jobs: Sequence[Job], *, shown: bool) -> None:
+        self._shown = shown
         self._bar = tqdm(total=len(jobs), bar_format=_BAR, disable=None if shown else True)
         self._ended = 0
 
@@ -272,6 +273,6 @@ class _Bar:
         self._bar.update(self._ended - self._bar.n)
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        if not self._bar.disable:
+        """Print a line above the bar, or where no terminal shows one, just print it."""
+        if self._shown:
             self._bar.write(text)
