@@ -24,8 +24,8 @@ WINDOW = 8
 SHIFT = WINDOW // 2
 """Every second block moves its windows by half a window."""
 
-BAND_ELEMENTS = 2**20
-"""Widest feature (4C channels) of a band in inference: 4 MiB in float32, within the processor's cache."""
+BAND_ELEMENTS = 2**23
+"""Widest feature (4C channels) of a band in inference: 32 MiB in float32, 16 in bfloat16 (docs/PERFORMANCE.md)."""
 
 
 class WindowAttention(nn.Module):
