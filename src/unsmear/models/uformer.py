@@ -25,7 +25,7 @@ SHIFT = WINDOW // 2
 """Every second block moves its windows by half a window."""
 
 BAND_ELEMENTS = 2**23
-"""Widest feature (4C channels) of a band in inference: 32 MiB in float32, 16 in bfloat16 (docs/PERFORMANCE.md)."""
+"""Widest feature (4C channels) of a band in inference: 32 MiB in float32, 16 in bfloat16, a large cache."""
 
 
 class WindowAttention(nn.Module):
