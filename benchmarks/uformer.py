@@ -58,7 +58,10 @@ def serve(pipe: Connection, side: str, size: str, threads: int) -> None:
     network = ours.eval() if side == "ours" else theirs.eval()
     optimizer = torch.optim.Adam(trained.parameters(), 1e-4)
     while True:
-        task, seed = pipe.recv()
+        try:
+            task, seed = pipe.recv()
+        except EOFError:  # all is measured
+            return
         if task == "memory":
             pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, None))
             continue

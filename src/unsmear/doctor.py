@@ -82,7 +82,7 @@ def _threads() -> tuple[bool, str]:
 
     # Fewer than os.cpu_count() where a scheduler or a container gives this process only some.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return True, f"{torch.get_num_threads()} for {cores} cores"
+    return True, f"{torch.get_num_threads()} for {cores} core" + ("" if cores == 1 else "s")
 
 
 def _memory() -> tuple[bool, str]:

@@ -117,8 +117,9 @@ class Evaluation:
 
     def table(self) -> str:
         """The result as text for a terminal."""
+        pictures = f"{len(self.scores)} picture" + ("" if len(self.scores) == 1 else "s")
         lines = [
-            f"{self.model['name']} on {self.data['name']}: {len(self.scores)} pictures, {self._manner()}",
+            f"{self.model['name']} on {self.data['name']}: {pictures}, {self._manner()}",
             "",
         ]
         lines.append(f"{'':34}{'input':>9}{'output':>9}{'gain':>9}")
