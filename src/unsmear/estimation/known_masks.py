@@ -192,15 +192,15 @@ class Problem:
         scale = (masks.square() * energy).sum((-2, -1))
         return scale.clamp(min=1e-6 * float(scale.max()) + 1e-12)[:, None]
 
-    def hessian(self, method: Method) -> tuple[Operator, str]:
-        """x ↦ AᵀA x on (B, K²), and the form that was chosen."""
+    def hessian(self, method: Method, *, products: int = _USUAL_PRODUCTS) -> tuple[Operator, Tensor | None]:
+        """x ↦ AᵀA x on (B, K²), and AᵀA itself if that form was chosen or is cheaper for so many products."""
         if method not in ("auto", "gram", "fft"):
             raise KernelError(f'method is {method!r}; expected "auto", "gram" or "fft".')
         wide, masks = self.fast
         count = self.bases * self.size**2
-        if method == "gram" or (method == "auto" and self._gram_pays()):
+        if method == "gram" or (method == "auto" and self._gram_pays(products)):
             gram = uniform_gram(wide, self.size) if self.uniform else weighted_gram(wide, masks, self.size)
-            return lambda x: (gram @ x.reshape(count)).reshape(x.shape), "gram"
+            return lambda x: (gram @ x.reshape(count)).reshape(x.shape), gram
 
         def apply(x: Tensor) -> Tensor:
             kernels = x.reshape(self.bases, self.size, self.size)
@@ -208,19 +208,19 @@ class Problem:
             back = blur_adjoint_kernels(image, wide, masks, kernel_size=self.size, border="valid")
             return back.flatten(1)
 
-        return apply, "fft"
+        return apply, None
 
-    def _gram_pays(self) -> bool:
+    def _gram_pays(self, products: int) -> bool:
         unknowns = self.bases * self.size**2
         if unknowns > _LARGEST_GRAM:
             return False
         channels, height, width = self.wide.shape
         samples = channels * self.target.shape[-2] * self.target.shape[-1]
         multiplications = samples * (self.size**3 if self.uniform else unknowns**2 / 2)
-        gram = _PRODUCT_COST * multiplications + _USUAL_PRODUCTS * _READ_COST * unknowns**2
+        gram = _PRODUCT_COST * multiplications + products * _READ_COST * unknowns**2
         transforms = 2 * (channels + self.bases * (channels + 0.5))
         pixels = height * width
-        return gram < _USUAL_PRODUCTS * _FFT_COST * pixels * math.log2(pixels) * transforms
+        return gram < products * _FFT_COST * pixels * math.log2(pixels) * transforms
 
 
 def _solve(
@@ -239,11 +239,15 @@ def _solve(
                 f"start is {tuple(start.shape)}; expected {(problem.bases, problem.size, problem.size)}."
             )
         rows = project_simplex(start.double().flatten(1))
-    data_hessian, form = problem.hessian(method)
+    data_hessian, gram = problem.hessian(method)
+    form = "fft" if gram is None else "gram"
     curvature = prior.curvature
+    if gram is not None:
+        gram.diagonal().add_(curvature)
+    extra = curvature if gram is None else 0.0
 
     def hessian(x: Tensor) -> Tensor:  # vectors in float64, the Hessian in the arithmetic of the arguments
-        return data_hessian(x.to(problem.dtype)).double() + curvature * x
+        return data_hessian(x.to(problem.dtype)).double() + extra * x
 
     scale, quiet = problem.scale().double() + curvature, QUIET * problem.energy
     reach = _REACH[problem.dtype] if prior.convex else _TANGENT_REACH
@@ -274,6 +278,7 @@ def _solve(
             tolerance=max(0.5 * allowed, reach * gap),
             products=iterations - used,
             lipschitz=lipschitz,
+            matrix=gram,
         )
         used, lipschitz = used + found.products, found.lipschitz
         if len(found.values) == 1:
