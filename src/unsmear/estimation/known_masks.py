@@ -30,6 +30,7 @@ _ROUNDS = 60  # exact gradients in float64, at most
 _REACH = {torch.float32: 1e-5, torch.float64: 1e-9}  # how far one round can lower the gap before it rounds
 _TANGENT_REACH = 0.05  # with a concave prior: the tangent is not worth more
 _TILE = 32  # pixels; side of the tiles in which a weighted Gram matrix is summed
+_SMALL_GRAM = 500  # unknowns; up to here float64 costs less than the rounds that float32 needs more
 _LARGEST_GRAM = 6000  # unknowns; 144 MB in float32
 _USUAL_PRODUCTS = 300  # for the choice between the two forms of the Hessian
 # Seconds, measured with benchmarks/estimation.py on one core of the machine in docs/ESTIMATION.md; only their
@@ -52,7 +53,8 @@ class KernelFit:
         history: the objective at the start and after each step; it never rises. With a concave prior after
             each majoriser.
         converged: whether the gap came below the tolerance.
-        lipschitz: largest eigenvalue of the scaled Hessian, with its margin.
+        lipschitz: largest eigenvalue of the scaled Hessian, with its margin; NaN where no gradient step was
+            needed.
         method: "gram" or "fft", the form of the Hessian.
     """
 
@@ -199,11 +201,13 @@ class Problem:
         wide, masks = self.fast
         count = self.bases * self.size**2
         if method == "gram" or (method == "auto" and self._gram_pays(products)):
+            if count <= _SMALL_GRAM:
+                wide, masks = wide.double(), masks.double()
             gram = uniform_gram(wide, self.size) if self.uniform else weighted_gram(wide, masks, self.size)
-            return lambda x: (gram @ x.reshape(count)).reshape(x.shape), gram
+            return lambda x: (gram @ x.reshape(count).to(gram.dtype)).reshape(x.shape), gram
 
         def apply(x: Tensor) -> Tensor:
-            kernels = x.reshape(self.bases, self.size, self.size)
+            kernels = x.reshape(self.bases, self.size, self.size).to(self.dtype)
             image = blur(wide, kernels, masks, border="valid")
             back = blur_adjoint_kernels(image, wide, masks, kernel_size=self.size, border="valid")
             return back.flatten(1)
@@ -247,7 +251,7 @@ def _solve(
     extra = curvature if gram is None else 0.0
 
     def hessian(x: Tensor) -> Tensor:  # vectors in float64, the Hessian in the arithmetic of the arguments
-        return data_hessian(x.to(problem.dtype)).double() + extra * x
+        return data_hessian(x).double() + extra * x
 
     scale, quiet = problem.scale().double() + curvature, QUIET * problem.energy
     reach = _REACH[problem.dtype] if prior.convex else _TANGENT_REACH
@@ -280,7 +284,7 @@ def _solve(
             lipschitz=lipschitz,
             matrix=gram,
         )
-        used, lipschitz = used + found.products, found.lipschitz
+        used, lipschitz = used + found.products, found.lipschitz or None
         if len(found.values) == 1:
             break
         rows = found.point

@@ -15,7 +15,8 @@ Operator = Callable[[Tensor], Tensor]
 _BURST = 25  # accelerated steps between two visits to the face
 _FACE_STEPS = 40  # conjugate gradient steps of one visit, at most
 _SLOW = 0.05  # a visit ends when a step gains less than this part of its best step so far
-_VISITS, _SOLVES = 4, 15  # with the Hessian at hand as a matrix: faces of one visit, factorisations of each
+_SOLVES = 12  # factorisations of one visit with the Hessian at hand as a matrix, at most
+_SMALL_FACE = 200  # taps; so few that dropping one at a time is quicker than gradient steps
 _LARGEST_SOLVE = 1500  # taps above zero; their Cholesky factor takes 0.1 s
 _MARGIN = 1.01  # on the largest eigenvalue as the power iterations know it; every step checks it
 _POWER_STEPS = 12
@@ -71,7 +72,8 @@ class Minimum:
         values: f(x) − f(start) after each accepted step, never rising; the first is 0.
         gap: Frank–Wolfe gap at x, in the arithmetic of the solver.
         products: how often the Hessian was applied.
-        lipschitz: the largest eigenvalue of D^-½ H D^-½ with its margin: 1 / the step, D = ``scale``.
+        lipschitz: the largest eigenvalue of D^-½ H D^-½ with its margin: 1 / the step, D = ``scale``; 0 where
+            no gradient step was needed.
     """
 
     point: Tensor
@@ -153,15 +155,28 @@ class _Descent:
         self.values.append(value)
 
     def run(self, tolerance: float, lipschitz: float | None) -> Minimum:
-        self.lipschitz = self.largest_eigenvalue() if lipschitz is None else lipschitz
-        gap = self.gap()
+        gap, pause, longer = self.gap(), 0, 1
+        if self.matrix is not None:
+            while gap > tolerance and self.used < self.budget and self.solve_face(self.matrix):
+                gap = self.gap()
+        self.lipschitz = 0.0 if lipschitz is None else lipschitz
+        if gap > tolerance and lipschitz is None:
+            self.lipschitz = self.largest_eigenvalue()
         while gap > tolerance and self.used < self.budget:
             before = self.values[-1]
             self.burst(tolerance)
             if self.used < self.budget and self.gap() > tolerance:
                 self.visit_face()
             if self.matrix is not None and self.used < self.budget and self.gap() > tolerance:
-                self.solve_face(self.matrix)
+                if pause > 0:
+                    pause -= 1
+                elif self.solve_face(self.matrix):
+                    longer = 1
+                    while self.gap() > tolerance and self.used < self.budget:
+                        if not self.solve_face(self.matrix):
+                            break
+                else:  # too early: the taps of the minimum are not found yet
+                    pause, longer = longer, 2 * longer
             gap = self.gap()
             if not self.values[-1] < before:  # nothing more to be had in this arithmetic
                 break
@@ -256,32 +271,38 @@ class _Descent:
             if self.try_point(project_simplex(self.x + part * moved)):
                 return
 
-    def solve_face(self, matrix: Tensor) -> None:
-        """Go to the minimum over the taps above zero, or over those of them that it does not drive below."""
-        for _ in range(_VISITS):
-            free = (self.x > 0).flatten().nonzero()[:, 0]
-            if len(free) > _LARGEST_SOLVE or self.used >= self.budget:
-                return
-            part = matrix[free][:, free].double()
-            part.diagonal().add_(1e-9 * float(part.diagonal().mean()))
-            kept = torch.ones(len(free), dtype=torch.bool, device=free.device)
-            first = move = self._newton(part, free, kept)
-            for _ in range(_SOLVES):
-                below = (self.x + move).flatten()[free] < 0 if move is not None else kept
-                if move is None or not bool((below & kept).any()):
-                    break
-                kept = kept & ~below
-                move = self._newton(part, free, kept)
-            if first is None:
-                return
-            if move is not None and self.try_point(project_simplex(self.x + move)):
-                return
-            # That need not be downhill; the way to the first tap that reaches zero is.
+    def solve_face(self, matrix: Tensor) -> bool:
+        """Go to the minimum over the taps above zero and those that would grow, less those driven below zero.
+
+        Returns whether it is worth coming again at once. Where that point is not downhill, go as far as the
+        first tap that reaches zero, which is.
+        """
+        slope = self.slope + self.curved
+        level = (slope * self.x).sum(-1, keepdim=True)
+        free = ((self.x > 0) | (slope < level)).flatten().nonzero()[:, 0]
+        if len(free) > _LARGEST_SOLVE:
+            return False
+        part = matrix[free][:, free].double()
+        part.diagonal().add_(1e-9 * float(part.diagonal().mean()))
+        kept = torch.ones(len(free), dtype=torch.bool, device=free.device)
+        first = move = self._newton(part, free, kept)
+        for _ in range(_SOLVES):
+            if move is None:
+                break
+            below = kept & ((self.x + move).flatten()[free] < 0)
+            if not bool(below.any()):
+                break
+            kept = kept & ~below
+            move = self._newton(part, free, kept)
+        if first is None or (move is not None and self.try_point(project_simplex(self.x + move))):
+            return first is not None
+        if self.used < self.budget:
             room = torch.where(first < 0, self.x / -first.clamp(max=-1e-300), torch.inf)
             furthest = min(float(room.min()), 1.0)
             x = torch.where(room <= furthest, 0, (self.x + furthest * first).clamp(min=0))
-            if self.used >= self.budget or not self.try_point(x / x.sum(-1, keepdim=True)):
-                return
+            downhill = self.try_point(x / x.sum(-1, keepdim=True))
+            return downhill and len(free) <= _SMALL_FACE
+        return False
 
     def try_point(self, x: Tensor) -> bool:
         """Accept x if f is lower there."""
@@ -301,7 +322,11 @@ class _Descent:
         values = self.x.flatten()[free].to(part)
         slope = (self.slope + self.curved).flatten()[free].to(part)
         gone = torch.where(kept, 0, values)
-        factor, failed = torch.linalg.cholesky_ex(part[kept][:, kept])
+        inner = part[kept][:, kept]
+        factor, failed = torch.linalg.cholesky_ex(inner)
+        if int(failed) > 0:  # a float32 Hessian may have lost its smallest eigenvalues
+            inner.diagonal().add_(1e-6 * float(inner.diagonal().mean()))
+            factor, failed = torch.linalg.cholesky_ex(inner)
         member = torch.nn.functional.one_hot(free // taps, rows).to(part)
         if int(failed) > 0 or not bool((member[kept].sum(0) > 0).all()):
             return None

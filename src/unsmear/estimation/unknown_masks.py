@@ -296,7 +296,7 @@ class _Alternation:
         apply, gram = problem.hessian("auto", products=_KERNEL_PRODUCTS)
         slope = problem.quick_slope(self.residual())
         found = minimise(
-            lambda x: apply(x.to(problem.dtype)).double(),
+            lambda x: apply(x).double(),
             slope - (slope * self.kernels).sum(-1, keepdim=True),
             self.kernels,
             problem.scale().double(),
@@ -305,7 +305,7 @@ class _Alternation:
             lipschitz=self.lipschitz,
             matrix=gram,
         )
-        self.lipschitz = found.lipschitz
+        self.lipschitz = found.lipschitz or None
         kept = self.kernels, self.errors
         self.kernels = found.point
         self.errors = self.responses(self.kernels)
