@@ -667,11 +667,11 @@ def _pieces(planes: Tensor, channels: int, fft_size: tuple[int, int]) -> Iterato
 
 def _fft_size(wide: Tensor) -> tuple[int, int]:
     # With its margin, u is large enough: whatever wraps around falls on places that are not kept.
-    return _good_length(wide.shape[-2]), _good_length(wide.shape[-1])
+    return good_length(wide.shape[-2]), good_length(wide.shape[-1])
 
 
 @lru_cache(maxsize=1024)
-def _good_length(length: int) -> int:
+def good_length(length: int) -> int:
     """Return the least even number from ``length`` up without a prime factor above 5: fast everywhere."""
     candidate = max(2, length + length % 2)
     while True:

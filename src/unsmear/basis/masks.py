@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from unsmear.basis.kernels import Kernel, Path, draw_paths, fit_path, path_size
+from unsmear.blurring import good_length
 from unsmear.errors import KernelError
 
 Masks = NDArray[np.float32]
@@ -158,23 +159,11 @@ def softened_masks(masks: Masks, kernels: Kernel) -> Masks:
     margin = kernels.shape[-1] // 2
     height, width = masks.shape[1:]
     padded = torch.from_numpy(np.pad(masks, [(0, 0), (margin, margin), (margin, margin)], mode="edge"))
-    shape = (_fast_length(height + 2 * margin), _fast_length(width + 2 * margin))
+    shape = (good_length(height + 2 * margin), good_length(width + 2 * margin))
     spectrum = torch.fft.rfft2(padded, s=shape) * torch.fft.rfft2(torch.from_numpy(kernels), s=shape).conj()
     blurred = torch.fft.irfft2(spectrum, s=shape)[:, :height, :width].numpy()
     # The transform leaves rounding of about 1e-7 where a mask is zero; below 1e-6 there is no mask.
     return normalised(np.where(blurred > 1e-6, blurred, np.float32(0.0)))
-
-
-def _fast_length(length: int) -> int:
-    """Return the next length with no prime factor above 5, at which the Fourier transform is fast."""
-    while True:
-        rest = length
-        for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return length
-        length += 1
 
 
 def grid_masks(rows: ArrayLike, columns: ArrayLike, height: int, width: int) -> Masks:

@@ -1,0 +1,51 @@
+"""Spectra of periodic pictures: the quick way to blur, to unblur and to correlate with one kernel."""
+
+import torch
+from torch import Tensor
+
+from unsmear.blurring import good_length
+
+Size = tuple[int, int]
+
+
+def fast_size(height: int, width: int) -> Size:
+    """Return the next sizes of which a Fourier transform is quick (no prime factor above 5)."""
+    return good_length(height), good_length(width)
+
+
+def kernel_spectrum(kernels: Tensor, size: Size) -> Tensor:
+    """Spectrum X of a kernel, so that irfft2(X · rfft2(u)) is Σ_p k(p) u(i + p), u periodic (a correlation).
+
+    (…, K, K), K odd and at most the size, to (…, H, W//2 + 1).
+    """
+    side = kernels.shape[-1]
+    wide = kernels.new_zeros(*kernels.shape[:-2], *size)
+    wide[..., :side, :side] = kernels
+    spectrum: Tensor = torch.fft.rfft2(wide.roll((-(side // 2), -(side // 2)), (-2, -1)))
+    return spectrum.conj()
+
+
+def difference_power(size: Size) -> Tensor:
+    """|F ∂x|² + |F ∂y|² of the forward differences of a periodic picture: 4 sin²(ω/2), both directions."""
+    down = 4 * (torch.pi * torch.fft.fftfreq(size[0])).sin().square()
+    right = 4 * (torch.pi * torch.fft.rfftfreq(size[1])).sin().square()
+    power: Tensor = down[:, None] + right
+    return power
+
+
+def periodic(image: Tensor, size: Size) -> Tensor:
+    """Continue a picture to `size` so that it can be repeated: both ends mirrored and faded into each other.
+
+    (…, H, W) to (…, *size), the picture in the upper left corner. Without the fade the jump at the border
+    would be an edge that no blur explains.
+    """
+    for dim, length in ((-2, size[0]), (-1, size[1])):
+        old = image.shape[dim]
+        more = torch.arange(length - old, device=image.device)
+        ahead = image.index_select(dim, (old - 2 - more).clamp_min(0))
+        behind = image.index_select(dim, (len(more) - more).clamp_max(old - 1))
+        part = (more + 1) / (len(more) + 1)
+        part = (part * part * (3 - 2 * part)).to(image.dtype)
+        part = part[:, None] if dim == -2 else part
+        image = torch.cat([image, torch.lerp(ahead, behind, part)], dim)
+    return image
