@@ -94,7 +94,9 @@ def test_command_converts_a_training_checkpoint(official, pth, tmp_path):
     compare(official, ours, 128, 128)
     again = CliRunner().invoke(app, ["convert", str(pth), "--as", "uformer-t", "-o", str(output)])
     assert again.exit_code == 1
-    assert "exists already" in again.output
+    assert "replace it by --overwrite" in again.output
+    other = CliRunner().invoke(app, ["convert", str(pth), "--as", "uformer-t", "-o", str(tmp_path / "b.pth")])
+    assert other.exit_code == 1 and "b.pth: a checkpoint is a safetensors file" in other.output
 
 
 def test_bare_safetensors_convert_too(official, tmp_path):

@@ -105,7 +105,7 @@ def test_export(recipe, tmp_path):
     assert half.header == {**whole.header, "dtype": "fp16"}
     for (name, weight), rounded in zip(whole.state_dict().items(), half.state_dict().values(), strict=True):
         torch.testing.assert_close(rounded, weight, rtol=2**-11, atol=6e-8, msg=name)
-    with pytest.raises(TrainingError, match="exists already"):
+    with pytest.raises(TrainingError, match=r"exists already; .*--overwrite"):
         export(done.run, tmp_path / "half" / "x.safetensors", which="last")
     export(done.run, tmp_path / "half" / "x.safetensors", which="last", overwrite=True)
     assert load_checkpoint(tmp_path / "half/x.safetensors").header["dtype"] == "fp32"
@@ -123,3 +123,14 @@ def test_resolved_recipe_lies_in_the_run(recipe):
     done = recipe(iterations=1)
     train(done)
     assert read_recipe(done.run / "recipe.toml") == done
+
+
+def test_names_that_cannot_be_exported_to(recipe, tmp_path):
+    done = recipe(iterations=1)
+    train(done)
+    with pytest.raises(TrainingError, match=r"m\.pth: a checkpoint is a safetensors file"):
+        export(done.run, tmp_path / "m.pth", which="last")
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match=f"into the folder {tmp_path / 'file'}: "):
+        export(done.run, tmp_path / "file/m.safetensors", which="last")
+    assert not (tmp_path / "m.pth").exists()

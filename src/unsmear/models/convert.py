@@ -24,6 +24,7 @@ from unsmear.errors import ModelError
 from unsmear.models import NETWORKS, create
 from unsmear.models.checkpoints import misfits, save_checkpoint
 from unsmear.models.uformer import Uformer
+from unsmear.writable import make_writable
 
 STAGE_NAMES: Mapping[str, str] = {
     r"enter": r"input_proj.proj.0",
@@ -75,8 +76,11 @@ def convert(
         ModelError: an unknown name; a file that is missing, no checkpoint, of another network or size, or not
             to be read without running its code; an output that is there already or cannot be written.
     """
+    if Path(output).suffix != ".safetensors":
+        raise ModelError(f"{output}: a checkpoint is a safetensors file; name it NAME.safetensors")
     if Path(output).exists() and not overwrite:
-        raise ModelError(f"{output}: exists already; choose another name or ask for overwriting")
+        raise ModelError(f"{output}: exists already; choose another name, or replace it by --overwrite")
+    make_writable(Path(output).parent, ModelError)
     size = _size_of(name)
     official = read_official_weights(source)
     _check_size(source, official, size, name)

@@ -8,6 +8,7 @@ import torch
 from unsmear.errors import ModelError, TrainingError
 from unsmear.models.checkpoints import load_checkpoint, save_checkpoint
 from unsmear.training.state import replace_durably
+from unsmear.writable import make_writable
 
 
 def export(
@@ -32,14 +33,18 @@ def export(
         a sentence that says what was written and what it leaves out.
 
     Raises:
-        TrainingError: no such checkpoint in `run`, or `output` exists.
+        TrainingError: no such checkpoint in `run`; `output` exists, is not named .safetensors, or its folder
+            cannot be written.
         ModelError: weights that 16 bits cannot hold.
     """
     source, output = Path(run) / f"{which}.safetensors", Path(output)
     if not source.exists():
         raise TrainingError(f"{source}: not there; expected the folder of a run that has saved a checkpoint")
+    if output.suffix != ".safetensors":
+        raise TrainingError(f"{output}: a checkpoint is a safetensors file; name it NAME.safetensors")
     if output.exists() and not overwrite:
-        raise TrainingError(f"{output}: exists already; choose another name or ask for overwriting")
+        raise TrainingError(f"{output}: exists already; choose another name, or replace it by --overwrite")
+    make_writable(output.parent, TrainingError)
     model = load_checkpoint(source)
     header: dict[str, Any] = {**cast(dict[str, Any], model.header), "dtype": dtype}
     if dtype == "fp16":
@@ -47,7 +52,6 @@ def export(
         if largest > torch.finfo(torch.float16).max:
             raise ModelError(f"{source}: a weight of {largest:.3g} does not fit into fp16; export as fp32")
         model = model.half()
-    output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f"{output.name}.part")
     save_checkpoint(model, partial, header)
     replace_durably(partial, output)

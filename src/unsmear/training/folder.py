@@ -10,6 +10,7 @@ import unsmear
 from unsmear.errors import TrainingError
 from unsmear.training.recipe import Recipe, differences, to_toml
 from unsmear.training.state import TrainingState, read_header, replace_durably
+from unsmear.writable import make_writable
 
 KEPT_STATES = 2  # the newest, and the one before in case a disk fails the newest
 
@@ -44,7 +45,7 @@ class RunFolder:
         """Make the folder of a new run.
 
         Raises:
-            TrainingError: there is a run in it.
+            TrainingError: there is a run in it, or it cannot be written.
         """
         if self.newest is not None:
             step = read_header(self.newest)["step"]
@@ -52,7 +53,7 @@ class RunFolder:
                 f"{self.path}: holds a run at step {step}; go on with it by --resume, "
                 "or name another folder by --set run=FOLDER"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_writable(self.path, TrainingError)
         (self.path / "log.jsonl").unlink(missing_ok=True)
         self.write_recipe(recipe)
 
@@ -66,10 +67,12 @@ class RunFolder:
         """Bring `state` to the newest readable one of the folder; leave it if killed before the first.
 
         Raises:
-            TrainingError: no run here, or one whose recipe or data differ: names each difference.
+            TrainingError: no run here, one that cannot be written, or one whose recipe or data differ: names
+                each difference.
         """
         if not (self.path / "recipe.toml").exists():
             raise TrainingError(f"{self.path}: no run to resume; start one by leaving --resume out")
+        make_writable(self.path, TrainingError)
         for number, path in enumerate(reversed(self.states), start=1):
             try:
                 header = read_header(path)
