@@ -46,6 +46,10 @@ def test_each_name_is_there_and_documented(name):
     assert inspect.getdoc(getattr(unsmear, name))
 
 
+def test_helpers_of_the_module_are_not_offered():
+    assert {"Any", "TYPE_CHECKING", "import_module"}.isdisjoint(dir(unsmear))
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'sharpen'"):
         _ = unsmear.sharpen

@@ -92,8 +92,20 @@ def test_no_such_model_or_device(tmp_path: Path) -> None:
     tensor = torch.zeros(3, 4, 4)
     with pytest.raises(ModelError, match="no-such"):
         unsmear.deblur(tensor, model="no-such")
-    with pytest.raises(ModelError, match="device 'nonsense'"):
-        unsmear.deblur(tensor, model=Invert(), device="nonsense")
+    with pytest.raises(ModelError, match="'': neither"):
+        unsmear.deblur(tensor, model="")
+    for device in ("nonsense", "cuda:77", "meta"):
+        with pytest.raises(ModelError, match=f"device: '{device}' is not here .*; try 'cpu'"):
+            unsmear.deblur(tensor, model=Invert(), device=device)
+    for tile in (0, -5):
+        with pytest.raises(ModelError, match=f"tile is {tile}"):
+            unsmear.deblur(tensor, model=Invert(), tile=tile)
+
+
+def test_not_a_number_is_named() -> None:
+    for picture in (np.full((4, 4, 3), np.nan), torch.full((3, 4, 4), torch.nan)):
+        with pytest.raises(ValueError, match="NaN"):
+            unsmear.deblur(picture, model=Invert())
 
 
 def test_a_checkpoint_file_is_loaded_once_and_again_after_a_change(

@@ -291,6 +291,7 @@ def test_killed_before_its_first_checkpoint(recipe, tmp_path):
         ({"size": 33}, "size: tiny takes multiples of 8"),
         ({"validation": {"size": 33, "count": 1}}, "validation.size: tiny takes multiples of 8"),
         ({"device": "cuda:77"}, "device: 'cuda:77' is not here"),
+        ({"device": "meta"}, "device: 'meta' is not here .*; try 'cpu'"),
     ],
 )
 def test_recipes_that_do_not_fit(recipe, changes, words):
@@ -308,3 +309,17 @@ def test_folder_without_photographs(recipe, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecipeError, match="no photograph in"):
         train(recipe(sharp=str(tmp_path / "empty")))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_cannot_be_written(recipe, monkeypatch, resume):
+    done = recipe(iterations=1)
+    if resume:
+        train(done)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("unsmear.writable.tempfile.TemporaryFile", refuse)
+    with pytest.raises(TrainingError, match=f"folder {done.run}: permission denied; name another"):
+        train(done, resume=resume)

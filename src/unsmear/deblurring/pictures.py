@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unsmear.errors import ModelError
 from unsmear.models.checkpoints import load_checkpoint
-from unsmear.models.restoring import Precision
+from unsmear.models.restoring import Precision, find_device
 from unsmear.models.tiling import STATISTICS, Statistics, TiledRestorer
 from unsmear.photo import Photo, read_photo
 
@@ -88,15 +87,12 @@ def make_restorer(
     tile: int | None = None,
 ) -> TiledRestorer:
     """Return what restores, for the arguments of `deblur`. Raises ModelError."""
-    try:
-        if isinstance(model, nn.Module):
-            network = model.eval() if device == "auto" else model.eval().to(device)
-        else:
-            place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-            path = Path(model)
-            network = _loaded(str(model), place, path.stat().st_mtime_ns if path.is_file() else 0)
-    except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built with CUDA
-        raise ModelError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    place = find_device(device)
+    if isinstance(model, nn.Module):
+        network = model.eval() if device == "auto" else model.eval().to(place)
+    else:
+        path = Path(model)
+        network = _loaded(str(model), str(place), path.stat().st_mtime_ns if path.is_file() else 0)
     return TiledRestorer(network, precision=precision, statistics=statistics, tile=tile)
 
 
@@ -133,6 +129,8 @@ def _restored_photo(restorer: TiledRestorer, photo: Photo) -> Photo:
 def _restored_tensor(restorer: TiledRestorer, images: Tensor) -> Tensor:
     if images.ndim not in (3, 4) or images.shape[-3] != 3 or 0 in images.shape:
         raise ValueError(f"expected a tensor (3, H, W) or (N, 3, H, W), got {tuple(images.shape)}")
+    if images.isnan().any():
+        raise ValueError("the picture holds NaN (not a number); expected floats in [0, 1]")
     if not images.is_floating_point() or not 0 <= images.min() <= images.max() <= 1:
         raise ValueError("expected a tensor of floats in [0, 1]; divide 8-bit values by 255")
     images = images.detach()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unsmear.errors import EvaluationError
 from unsmear.evaluation.layouts import PairFiles
+from unsmear.models.restoring import find_device, restore
 from unsmear.photo import find_photos, read_photo
 
 
@@ -43,20 +44,18 @@ def find_restorer(
         return Restorer(lambda _, blurred: model(blurred), {"name": getattr(model, "__name__", "function")})
     if model == "input":
         return Restorer(lambda _, blurred: blurred, {"name": "input"}, timed=False)
-    if Path(model).is_dir():
+    if str(model) and Path(model).is_dir():
         return _folder_of_results(Path(model), pairs, crop)
     from unsmear.models.checkpoints import load_checkpoint
 
     network = load_checkpoint(model)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return _network(network, str(model), device)
+    return _network(network, str(model), str(find_device(device)))
 
 
 def _network(network: nn.Module, name: str, device: str) -> Restorer:
     """Through the wrapper that pads and crops, unless the network declares nothing that it could go by."""
     if device != "auto":
-        network = network.to(device)
+        network = network.to(find_device(device))
     weight = next(network.parameters(), None)
     place = torch.device("cpu") if weight is None else weight.device
 
@@ -68,8 +67,6 @@ def _network(network: nn.Module, name: str, device: str) -> Restorer:
                 if not hasattr(network, "size_multiple"):
                     restored: Tensor = network(blurred[None].to(place))[0]
                 else:
-                    from unsmear.models.restoring import restore
-
                     restored = restore(network, blurred.to(place))
                 return restored.cpu()
         finally:

@@ -111,6 +111,6 @@ def _find(source: str | Path) -> Path:
     if path.name == str(source) and packaged.is_file():
         return Path(str(packaged))
     raise ModelError(
-        f"{source}: neither a checkpoint file nor a network with weights in the package "
+        f"{str(source)!r}: neither a checkpoint file nor a network with weights in the package "
         f"({', '.join(shipped_checkpoints()) or 'none'})"
     )

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unsmear.errors import ModelError
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 """What autocast computes linear layers, convolutions and attention in; "auto" is `native_precision`."""
 
@@ -42,6 +44,28 @@ def restore(model: nn.Module, image: Tensor, *, precision: Precision = "fp32") -
         restored = restored[..., :height, :width].float().clamp(0, 1)
     # A clone outside of inference mode: the result may go into a graph again.
     return restored.clone().reshape(image.shape).to(image.device, image.dtype)
+
+
+def find_device(device: str) -> torch.device:
+    """Return the device of a name that PyTorch knows, such as "cuda:1"; "auto" takes a GPU if there is one.
+
+    Raises:
+        ModelError: there is no such device here, or it holds no numbers ("meta").
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        if torch.empty(0, device=device).is_meta:
+            raise RuntimeError("it computes shapes only")
+    except (
+        RuntimeError,
+        AssertionError,
+        ImportError,
+    ) as error:  # PyTorch asserts that it was built with CUDA
+        raise ModelError(
+            f"device: {device!r} is not here ({str(error).splitlines()[0]}); try 'cpu'"
+        ) from error
+    return torch.device(device)
 
 
 def padded_size(model: nn.Module, size: int) -> int:

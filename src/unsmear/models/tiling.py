@@ -98,6 +98,9 @@ class TiledRestorer:
         statistics: of low-rank modules where a photo needs several tiles.
         tile: side of a square as large as a tile may be, in pixels; None: by the memory at hand.
         overlap: pixels that neighbouring tiles share.
+
+    Raises:
+        ModelError: a tile without pixels.
     """
 
     def __init__(
@@ -109,6 +112,8 @@ class TiledRestorer:
         tile: int | None = None,
         overlap: int = OVERLAP,
     ) -> None:
+        if tile is not None and tile < 1:
+            raise ModelError(f"tile is {tile}; expected the side of a tile in pixels, from 1 up")
         self.model, self.precision, self.statistics = model, precision, statistics
         self._pixels = None if tile is None else tile**2  # most that is tried in one piece
         self._sizes = {

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unsmear.errors import RecipeError, TrainingError
+from unsmear.errors import ModelError, RecipeError, TrainingError
+from unsmear.models.restoring import find_device
 
 
 class Place:
@@ -79,15 +80,10 @@ def find_place(device: str = "auto") -> Place:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _SharedPlace(cpu=device == "cpu" or not torch.cuda.is_available())
-    if device == "auto":
-        return Place(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RecipeError(
-            f"device: {device!r} is not here ({str(error).splitlines()[0]}); try 'cpu'"
-        ) from error
-    return Place(torch.device(device))
+        return Place(find_device(device))
+    except ModelError as error:
+        raise RecipeError(str(error)) from error
 
 
 @contextmanager
