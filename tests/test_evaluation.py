@@ -200,6 +200,30 @@ def test_the_input_gains_nothing_and_the_truth_everything(folder: Path) -> None:
     assert twice.scores[0].psnr_gain == 0 and "+0.00" in twice.table()
 
 
+def test_pairs_without_blur_are_counted_and_not_averaged(folder: Path) -> None:
+    """What `unsmear pairs` writes holds some: their PSNR is infinite, and any change a loss of infinity."""
+    plain = evaluate(lambda x: x * 0.9, folder, contact_sheet=False)
+    save(folder / "blur/d.png", sharp_pixels(3))
+    save(folder / "sharp/d.png", sharp_pixels(3))
+    result = evaluate(lambda x: x * 0.9, folder)
+    assert len(result.scores) == 4 and result.identical == 1 and plain.identical == 0
+    for figure in ("psnr_input", "psnr_output", "psnr_gain"):
+        assert result.mean(figure) == plain.mean(figure) and result.median(figure) == plain.median(figure)
+    assert result.extremes() == {which: replace(score, seconds=result.extremes()[which].seconds)
+                                 for which, score in plain.extremes().items()}  # fmt: skip
+    assert result.mean("ssim_input") > plain.mean("ssim_input")
+    assert "In 1 of 4 pictures input and truth are identical; figures in dB leave them out." in result.table()
+    assert "inf" not in result.table() and "identical;" not in plain.table()
+    assert result.summary()["identical"] == 1
+
+
+def test_pairs_without_any_blur_have_no_finite_figure(folder: Path) -> None:
+    pairs = [PairFiles("same", folder / "sharp/a.png", folder / "sharp/a.png")]
+    result = evaluate("input", pairs)
+    assert result.mean("psnr_input") == math.inf and result.mean("psnr_gain") == 0
+    assert "In 1 of 1 picture input and truth are identical; no PSNR is finite." in result.table()
+
+
 def test_eight_bit_rounding_is_the_default_and_counts(folder: Path) -> None:
     def slightly_off(x: Tensor) -> Tensor:
         return x + 0.4 / 255
@@ -244,6 +268,35 @@ def test_crop_and_limit_take_the_middle_and_the_spread(folder: Path) -> None:
     assert result.scores[0].psnr_input == pytest.approx(
         peak_signal_noise_ratio(sharp_pixels(1)[16:56, 25:65], middle, data_range=255), abs=1e-4
     )
+
+
+def test_a_crop_larger_than_pictures_is_told(folder: Path) -> None:
+    assert "middle 99 px only, 3 smaller than that" in evaluate("input", folder, crop=99).table()
+    assert "smaller than that" not in evaluate("input", folder, crop=72).table()
+
+
+@pytest.mark.parametrize(("name", "number"), [("crop", 0), ("limit", 0), ("limit", -1), ("max_shift", -1)])
+def test_numbers_that_mean_nothing_are_refused(folder: Path, name: str, number: int) -> None:
+    with pytest.raises(EvaluationError, match=f"{name} is {number}; expected"):
+        evaluate("input", folder, **{name: number})  # type: ignore[arg-type]
+    option = f"--{name.replace('_', '-')}"
+    result = CliRunner().invoke(app, ["evaluate", "input", str(folder), option, str(number)])
+    assert result.exit_code == 2 and option in result.stderr
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for option in ("--output", "--save-restored"):
+        arguments = ["evaluate", "input", str(folder), "-o", str(tmp_path / "out")]
+        result = CliRunner().invoke(app, [*arguments, option, str(tmp_path / "file/below")])
+        assert result.exit_code == 1 and not result.stdout
+        assert f"into the folder {tmp_path / 'file/below'}: not a directory" in result.stderr
+
+
+def test_one_picture_is_shown_once(folder: Path) -> None:
+    sheets = [evaluate("input", folder, limit=limit).contact_sheet for limit in (1, 2, 3)]
+    heights = [sheet.height for sheet in sheets if sheet is not None]
+    assert heights == [24 + rows * (24 + 288) for rows in (1, 2, 3)]
 
 
 def broken(kind: str) -> Callable[[Path], None]:
@@ -332,8 +385,11 @@ def test_a_network_is_run_in_evaluation_mode_and_described(folder: Path) -> None
 
 def test_an_unknown_model_is_an_error(folder: Path) -> None:
     pytest.importorskip("unsmear.models.checkpoints", exc_type=ImportError)
-    with pytest.raises(ModelError):
-        evaluate("no-such-network", folder)
+    for model in ("no-such-network", ""):
+        with pytest.raises(ModelError, match=f"'{model}': neither a checkpoint"):
+            evaluate(model, folder)
+    with pytest.raises(ModelError, match="device: 'nonsense' is not here"):
+        evaluate(Brighter(), folder, device="nonsense")
 
 
 def test_summary_says_where_every_figure_comes_from(folder: Path) -> None:
@@ -475,5 +531,5 @@ def test_the_command_prints_writes_and_tells_by_its_exit_code(folder: Path, tmp_
     assert bad.exit_code == 1
     assert "psnr_shift_luma (dB)" in bad.output and "1 not scored:\n  b: " in bad.output
     refused = run.invoke(app, again)
-    assert refused.exit_code == 1 and "exists already" in refused.stderr
+    assert refused.exit_code == 1 and "replace it by --overwrite" in refused.stderr
     assert "Traceback" not in refused.stderr

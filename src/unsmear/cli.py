@@ -74,7 +74,7 @@ def simulate(
 def show(
     bank: Annotated[Path, typer.Argument(help="A bank of kernels, .safetensors.")],
     picture: Annotated[Path, typer.Argument(help="The contact sheet to write, e.g. PNG.")],
-    limit: Annotated[int, typer.Option(help="Most kernels shown.")] = 400,
+    limit: Annotated[int, typer.Option(min=1, help="Most kernels shown.")] = 400,
 ) -> None:
     """Write a picture of the kernels of a bank."""
     from unsmear.basis.bank import KernelBank
@@ -123,7 +123,9 @@ def deblur(
     statistics: Annotated[
         Literal["whole", "tile"], typer.Option(help="What low-rank modules sum over.")
     ] = "tile",
-    tile: Annotated[int | None, typer.Option(help="Side of the largest tile; else by the memory.")] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=1, help="Side of the largest tile; else by the memory.")
+    ] = None,
     format: Annotated[str | None, typer.Option(help='Suffix of the new files, such as "png".')] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC.")] = 95,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")] = False,
@@ -184,12 +186,14 @@ def evaluate(
         "evaluation"
     ),
     align: Annotated[Literal["none", "shift", "shift-gain"], typer.Option(help="Before scoring.")] = "none",
-    max_shift: Annotated[int, typer.Option(help="Largest shift that --align tries, in pixels.")] = 32,
+    max_shift: Annotated[int, typer.Option(min=0, help="Largest shift that --align tries, in pixels.")] = 32,
     channels: Annotated[Literal["luma", "rgb"], typer.Option(help="What an aligned PSNR sees.")] = "luma",
     eight_bit: Annotated[bool, typer.Option(help="Round what was restored to 8 bit first.")] = True,
-    crop: Annotated[int | None, typer.Option(help="Only the middle CROP×CROP pixels: a quick look.")] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=1, help="Only the middle CROP×CROP pixels: a quick look.")
+    ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Only so many pairs, spread evenly: a quick look.")
+        int | None, typer.Option(min=1, help="Only so many pairs, spread evenly: a quick look.")
     ] = None,
     blurred: Annotated[str | None, typer.Option(help="Which of several blurred folders, by name.")] = None,
     device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", …')] = "auto",

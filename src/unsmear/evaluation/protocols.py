@@ -30,9 +30,13 @@ class Protocol:
     crop: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a manner of alignment that there is not."""
+        """Refuse a manner of alignment that there is not, and sizes that are none."""
         if self.align not in ("none", "shift", "shift-gain"):
             raise EvaluationError(f"align is 'none', 'shift' or 'shift-gain', not {self.align!r}.")
+        if self.crop is not None and self.crop < 1:
+            raise EvaluationError(f"crop is {self.crop}; expected a side in pixels, from 1 up.")
+        if self.max_shift < 0:
+            raise EvaluationError(f"max_shift is {self.max_shift}; expected pixels, from 0 up.")
 
     @property
     def psnr(self) -> str:

@@ -32,6 +32,7 @@ from unsmear.evaluation.protocols import Align, Protocol
 from unsmear.evaluation.restorers import Restorer, centre, find_restorer
 from unsmear.metrics import MAX_SHIFT, Channels
 from unsmear.photo import Photo, read_photo, write_photo
+from unsmear.writable import make_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +82,33 @@ class Evaluation:
     contact_sheet: Photo | None = field(default=None, repr=False)
 
     def mean(self, figure: str) -> float:
-        """Mean over pictures of an attribute of ImageScore; nan if it was not measured."""
+        """Mean over pictures of an attribute of ImageScore; nan if it was not measured.
+
+        PSNR and its gain: over the pictures whose input is not the truth already (`identical`), if there are.
+        """
         return statistics.fmean(self._values(figure) or [math.nan])
 
     def median(self, figure: str) -> float:
-        """Median over pictures of an attribute of ImageScore; nan if it was not measured."""
+        """Median over the pictures of `mean`; nan if it was not measured."""
         return statistics.median(self._values(figure) or [math.nan])
 
+    @property
+    def identical(self) -> int:
+        """Number of pictures whose input is the truth already: their PSNR is infinite from the start."""
+        return sum(score.psnr_input == math.inf for score in self.scores)
+
+    def _rated(self) -> tuple[ImageScore, ...]:
+        """The pictures that figures in dB are about: those that can gain; all where none can."""
+        return tuple(score for score in self.scores if score.psnr_input < math.inf) or self.scores
+
     def _values(self, figure: str) -> list[float]:
-        values = [getattr(score, figure) for score in self.scores]
+        scores = self._rated() if figure.startswith("psnr") else self.scores
+        values = [getattr(score, figure) for score in scores]
         return [value for value in values if value is not None]
 
     def extremes(self) -> dict[str, ImageScore]:
-        """The pictures with the worst, the median (the lower of two) and the best gain in PSNR."""
-        order = sorted(self.scores, key=lambda score: score.psnr_gain)
+        """Of the pictures in the mean gain: the worst, the median (the lower of two) and the best."""
+        order = sorted(self._rated(), key=lambda score: score.psnr_gain)
         return {"worst": order[0], "median": order[(len(order) - 1) // 2], "best": order[-1]}
 
     def summary(self) -> dict[str, Any]:
@@ -106,6 +120,7 @@ class Evaluation:
             "data": self.data,
             "protocol": {"psnr": self.protocol.psnr, "ssim": self.protocol.ssim, **asdict(self.protocol)},
             "pictures": len(self.scores),
+            "identical": self.identical,
             "mean": {named[figure]: _jsonable(self.mean(figure)) for figure in _FIGURES},
             "median": {named[figure]: _jsonable(self.median(figure)) for figure in _FIGURES},
             "extremes": {
@@ -136,6 +151,11 @@ class Evaluation:
                 f"{which + ' gain':<13}{score.psnr_input:9.2f}{score.psnr_output:9.2f}{score.psnr_gain:+9.2f}"
                 f"  {score.name}"
             )
+        if self.identical:
+            lines += [
+                "",
+                f"In {self.identical} of {pictures} input and truth are identical; {self._left_out()}.",
+            ]
         if not math.isnan(self.mean("seconds")):
             lines += ["", f"{self.mean('seconds'):.3g} s a picture"]
         if self.failures:
@@ -149,7 +169,14 @@ class Evaluation:
             words.append(f"shifts up to {self.protocol.max_shift} px")
         if self.protocol.crop is not None:
             words.append(f"middle {self.protocol.crop} px only")
+            smaller = sum(min(score.width, score.height) < self.protocol.crop for score in self.scores)
+            words += [f"{smaller} smaller than that"] if smaller else []
         return ", ".join(words)
+
+    def _left_out(self) -> str:
+        if self.identical == len(self.scores):
+            return "no PSNR is finite"
+        return "figures in dB leave them out"
 
     def _exact(self, figure: str) -> str:
         kind, _, side = figure.partition("_")
@@ -168,7 +195,6 @@ class Evaluation:
         if self.contact_sheet is None:
             files.pop()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             with files[0].open("w", encoding="utf-8", newline="") as table:
                 writer = csv.writer(table)
                 writer.writerow(("name", *map(self._exact, _FIGURES), "width", "height", "blurred", "sharp"))
@@ -189,10 +215,16 @@ class Evaluation:
 
 
 def check_writable(folder: str | Path, *, overwrite: bool = False) -> None:
-    """Raise EvaluationError if the folder has scores that may not be replaced: to ask before long work."""
+    """Make the folder of the scores: to ask before long work.
+
+    Raises EvaluationError if it cannot be written, or has scores that may not be replaced.
+    """
     for file in (Path(folder) / name for name in _FILES):
         if file.exists() and not overwrite:
-            raise EvaluationError(f"{file} exists already: choose another folder, or allow overwriting.")
+            raise EvaluationError(
+                f"{file} exists already: choose another folder, or replace it by --overwrite."
+            )
+    make_writable(folder, EvaluationError)
 
 
 def _text(value: float | None) -> str:
@@ -236,12 +268,16 @@ def evaluate(
     could be scored.
     """
     protocol = Protocol(align=align, channels=channels, max_shift=max_shift, eight_bit=eight_bit, crop=crop)
+    if limit is not None and limit < 1:
+        raise EvaluationError(f"limit is {limit}; expected a number of pairs from 1 up.")
     if isinstance(pairs, (str, Path)):
         found, name = find_pairs(pairs, blurred=blurred), str(pairs)
     else:
         found, name = PairList("list of pairs", tuple(pairs)), "a list of pairs"
     chosen = _spread(found.pairs, limit)
     restorer = find_restorer(model, chosen, device=device, crop=crop)
+    if save_restored is not None:
+        make_writable(save_restored, EvaluationError)
     failures, scores, digest = list(found.failures), [], hashlib.sha256()
     shown: dict[ImageScore, Tiles] = {}
     bar = tqdm(chosen, desc=restorer.about["name"], unit="pair", disable=None if progress else True)
@@ -254,7 +290,8 @@ def evaluate(
             if contact_sheet and len(shown) < _SHOWN:
                 shown[scores[-1]] = cut_tiles(pictures.input, pictures.output, pictures.truth)
             digest.update(pictures.sha256)
-            bar.set_postfix_str(f"{statistics.fmean(score.psnr_gain for score in scores):+.2f} dB")
+            if gains := [score.psnr_gain for score in scores if score.psnr_input < math.inf]:
+                bar.set_postfix_str(f"{statistics.fmean(gains):+.2f} dB")
         except (UnsmearError, RuntimeError) as error:  # RuntimeError: out of memory, a network that fails
             failures.append(Failure(pair.name, str(error)))
     if not scores:
@@ -266,8 +303,9 @@ def evaluate(
     )
     if not contact_sheet:
         return result
-    rows = []
-    for which, score in result.extremes().items():
+    rows, extremes = [], result.extremes()
+    for score in dict.fromkeys(extremes.values()):
+        which = ", ".join(which for which, one in extremes.items() if one == score)
         if score not in shown:
             pair = PairFiles(score.name, Path(score.blurred), Path(score.sharp))
             pictures = _restore(pair, restorer, protocol)
@@ -335,10 +373,7 @@ def _score(pair: PairFiles, pictures: _Pictures, protocol: Protocol) -> ImageSco
 
 
 def _save(output: Tensor, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EvaluationError(f"Cannot make the folder {path.parent}: {error.strerror or error}.") from error
+    make_writable(path.parent, EvaluationError)
     levels = (output.clamp(0, 1) * 255).round().to(torch.uint8)
     write_photo(Photo(pixels=levels.permute(1, 2, 0).contiguous().numpy()), path)
 
