@@ -163,3 +163,5 @@ def test_too_small_a_photograph_is_refused():
         estimate_basis(torch.rand(3, 20, 20), torch.rand(3, 20, 20), 2, 15)
     with pytest.raises(KernelError, match="counts"):
         compare_counts(torch.rand(1, 60, 60), torch.rand(1, 60, 60), SIZE, counts=(0,))
+    with pytest.raises(KernelError, match="spacing"):
+        estimate_basis(torch.rand(1, 60, 60), torch.rand(1, 60, 60), 2, SIZE, spacing=0)

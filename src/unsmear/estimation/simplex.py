@@ -12,7 +12,7 @@ from torch import Tensor
 
 Operator = Callable[[Tensor], Tensor]
 
-_BURST = 25  # accelerated steps between two visits to the face
+_BURST = 8  # accelerated steps between two visits to the face
 _FACE_STEPS = 40  # conjugate gradient steps of one visit, at most
 _SLOW = 0.05  # a visit ends when a step gains less than this part of its best step so far
 _SOLVES = 12  # factorisations of one visit with the Hessian at hand as a matrix, at most

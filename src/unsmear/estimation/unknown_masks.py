@@ -32,8 +32,9 @@ from unsmear.estimation.patches import (
 from unsmear.estimation.simplex import minimise
 
 _MASK_CHANGE = 0.08  # expected difference of neighbouring nodes: smoothness = noise variance / this²
+_SPACING = 24  # pixels between the nodes of the masks, or K if that is more
 _START_ROUNDS = 30  # on the patches alone
-_KERNEL_PRODUCTS = 40  # Hessian products for the kernels in one round
+_KERNEL_PRODUCTS = 60  # Hessian products for the kernels in one round
 _MASK_PRODUCTS = 60  # likewise for the masks, which are far cheaper
 
 
@@ -100,7 +101,7 @@ def estimate_basis(
         blurred: v, (C,H,W), aligned with u.
         count: B.
         size: K, odd.
-        spacing: of the grid that holds the masks, in pixels; max(K, 16) where None. 1 is a mask value at each
+        spacing: of the grid that holds the masks, in pixels; max(K, 24) where None. 1 is a mask value at each
             pixel.
         smoothness: weight of the smoothness term, in units of the data term; where None the noise variance,
             taken from the residual of the start, over 0.08².
@@ -115,6 +116,8 @@ def estimate_basis(
         KernelError: shapes that do not fit, or a photograph too small for the kernels.
 
     """
+    if spacing is not None and spacing < 1:
+        raise KernelError(f"The masks' spacing is {spacing} pixels; expected 1 or more.")
     problem = Problem(sharp, blurred, None, size, "mean")
     found = gather_patches(sharp, blurred, size) if patches is None else patches
     single = patch_kernels(found)
@@ -126,7 +129,7 @@ def estimate_basis(
     if smoothness is None:
         variance = 2 * found.objective(weights @ kernels) / (found.samples * len(single))
         chosen = variance / _MASK_CHANGE**2
-    grid = _Grid(problem, size if spacing is None and size > 16 else spacing or 16)
+    grid = _Grid(problem, max(size, _SPACING) if spacing is None else spacing)
     return _Alternation(problem, grid, kernels, grid.moved(weights, found), chosen).run(tolerance, rounds)
 
 
