@@ -688,3 +688,9 @@ except UnwritablePhoto as error:
     os._exit(0)
 os._exit(1)
 """)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UnreadablePhoto, match=r"pipe\.jpg: it is no regular file"):
+        read_photo(tmp_path / "pipe.jpg")

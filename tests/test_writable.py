@@ -16,6 +16,8 @@ def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="it is a file"):
+        make_writable(tmp_path / "file", TrainingError)
     for folder in (tmp_path / "file", tmp_path / "file/below", Path("/proc/unsmear")):
         with pytest.raises(TrainingError, match=f"into the folder {folder}: .*; name another one"):
             make_writable(folder, TrainingError)

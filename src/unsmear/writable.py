@@ -17,7 +17,9 @@ def make_writable(folder: str | Path, refusal: type[UnsmearError]) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = (
+            "it is a file" if isinstance(error, FileExistsError) else (error.strerror or str(error)).lower()
+        )
         raise refusal(
             f"Cannot write into the folder {folder}: {reason}; name another one, or make this one writable."
         ) from error

@@ -83,7 +83,7 @@ def test_nothing_to_do_needs_no_network(tmp_path: Path) -> None:
         deblur_files([tmp_path / "a.png"], tmp_path / "out", model="no-such", overwrite=True)
 
 
-def test_a_kill_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_leaves_no_half_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Killed(Invert):
         def forward(self, image: Tensor) -> Tensor:
             if self.calls:
@@ -92,8 +92,10 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     make(tmp_path / "in/a.png", tmp_path / "in/b.png")
     with pytest.raises(KeyboardInterrupt):
-        deblur_files([tmp_path / "in"], tmp_path / "out", model=Killed())
+        deblur_files([tmp_path / "in"], tmp_path / "out", model=Killed(), progress=True)
     assert files(tmp_path / "out") == ["a.png"]
+    said = capsys.readouterr().out
+    assert f"stopped: 1 restored; {tmp_path / 'in/b.png'} was not finished. The same command goes on." in said
 
 
 def test_a_bad_file_is_named_and_the_rest_done(tmp_path: Path) -> None:
@@ -142,8 +144,69 @@ def test_two_inputs_for_one_output(tmp_path: Path) -> None:
     assert len(plan_jobs([tmp_path / "z"], tmp_path / "out")) == 2
     with pytest.raises(UnwritablePhoto, match="both"):
         plan_jobs([tmp_path / "z"], tmp_path / "out", format="jpg")
-    with pytest.raises(UnwritablePhoto, match="both"):  # the two pictures of before and after
-        deblur_files([tmp_path / "z"], tmp_path / "out", model=Invert(), side_by_side=True)
+
+
+def test_two_formats_of_one_name_side_by_side(tmp_path: Path) -> None:
+    make(tmp_path / "z/a.png", tmp_path / "z/a.tiff", tmp_path / "z/b.png", tmp_path / "z/sub/a.png")
+    summary = deblur_files([tmp_path / "z"], tmp_path / "out", model=Invert(), side_by_side=True)
+    assert len(summary.restored) == 4
+    assert [name for name in files(tmp_path / "out") if "before" in name] == [
+        "a.png-before-after.jpg",
+        "a.tiff-before-after.jpg",
+        "b-before-after.jpg",
+        "sub/a-before-after.jpg",
+    ]
+    make(tmp_path / "y/a.png", tmp_path / "y/a-before-after.jpg")
+    with pytest.raises(UnwritablePhoto, match="both"):
+        deblur_files([tmp_path / "y"], tmp_path / "out2", model=Invert(), side_by_side=True)
+
+
+def test_an_input_given_twice_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "in/a.png", tmp_path / "in/b.png")
+    monkeypatch.chdir(tmp_path)
+    jobs = plan_jobs(["in/a.png", "in", tmp_path / "in", "./in/a.png"], "out")
+    assert sorted(job.source.name for job in jobs) == ["a.png", "b.png"]
+    assert len(plan_jobs(["in/a.png", tmp_path / "in/a.png"], "c.png")) == 1
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    make(tmp_path / "a.png")
+    network = Invert()
+    for output in (tmp_path / "a.png/sub", tmp_path / "a.png/new.jpg"):
+        with pytest.raises(
+            UnwritablePhoto, match=r"into the folder .*a\.png.*: (not a directory|it is a file); name another"
+        ):
+            deblur_files([tmp_path / "a.png"], output, model=network)
+    assert network.calls == 0
+
+
+def test_a_photo_that_the_format_cannot_hold_is_not_restored(tmp_path: Path) -> None:
+    make(tmp_path / "a.png", pixels=PIXELS[..., :2])
+    network = Invert()
+    summary = deblur_files([tmp_path / "a.png"], tmp_path / "a.jpg", model=network)
+    assert "JPEG holds no transparency" in summary.failures[0][1]
+    assert network.calls == 0 and not (tmp_path / "a.jpg").exists()
+
+
+def test_a_suffix_of_no_format_is_no_folder_for_a_single_photo(tmp_path: Path) -> None:
+    make(tmp_path / "in/a.png", tmp_path / "in/b.png")
+    with pytest.raises(UnwritablePhoto, match=r"x\.xyz has the suffix of no format .*avif.*make it first"):
+        plan_jobs([tmp_path / "in/a.png"], tmp_path / "x.xyz")
+    assert len(plan_jobs([tmp_path / "in"], tmp_path / "x.xyz")) == 2
+    (tmp_path / "x.xyz").mkdir()
+    assert len(plan_jobs([tmp_path / "in/a.png"], tmp_path / "x.xyz")) == 1
+
+
+def test_what_is_there_already_is_named(tmp_path: Path) -> None:
+    make(tmp_path / "a.png", tmp_path / "b.png")
+    summary = deblur_files([tmp_path / "a.png"], tmp_path / "b.png", model=Invert())
+    assert str(summary) == f"0 restored, 1 there already: {tmp_path / 'b.png'} (--overwrite makes it again)"
+
+
+def test_a_photo_without_edges_has_no_ratio(tmp_path: Path) -> None:
+    make(tmp_path / "a.png", pixels=np.full((1, 1, 3), 7, np.uint8))
+    summary = deblur_files([tmp_path / "a.png"], tmp_path / "b.png", model=Invert())
+    assert "gradient energy × –, " in str(summary.restored[0])
 
 
 def test_results_inside_an_input_folder_are_no_inputs(tmp_path: Path) -> None:

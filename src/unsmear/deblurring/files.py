@@ -4,7 +4,9 @@ A finished file is one that is there: files appear under their name only when th
 run goes on where the first one stopped, even after a kill.
 """
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +21,8 @@ from unsmear.deblurring.sharpness import gradient_energy
 from unsmear.errors import PhotoError, UnsmearError, UnwritablePhoto
 from unsmear.models.restoring import Precision
 from unsmear.models.tiling import STATISTICS, Statistics, TiledRestorer
-from unsmear.photo import PHOTO_SUFFIXES, Photo, find_photos, read_photo, write_photo
+from unsmear.photo import PHOTO_SUFFIXES, Photo, check_target, find_photos, read_photo, write_photo
+from unsmear.writable import make_writable
 
 BESIDE = "-before-after"
 """Added to a photo's name for the picture that shows it before and after, side by side, as JPEG."""
@@ -29,15 +32,11 @@ _BAR = "{desc} {percentage:3.0f}% |{bar}| [{elapsed}<{remaining}]"
 
 
 class Job(NamedTuple):
-    """One photo: where it is, and where its restored version goes."""
+    """One photo: where it is, where its restored version goes, and where the side-by-side picture."""
 
     source: Path
     target: Path
-
-    @property
-    def beside(self) -> Path:
-        """Where the side-by-side picture goes."""
-        return self.target.with_name(f"{self.target.stem}{BESIDE}.jpg")
+    beside: Path
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,9 @@ class Restored:
 
     def __str__(self) -> str:
         """One line."""
+        ratio = "–" if math.isnan(self.gradient_energy_ratio) else f"{self.gradient_energy_ratio:.2f}"
         return (
-            f"{self.job.source} → {self.job.target}: gradient energy × {self.gradient_energy_ratio:.2f}, "
+            f"{self.job.source} → {self.job.target}: gradient energy × {ratio}, "
             f"{self.megapixels:.2f} megapixels in {self.seconds:.1f} s"
         )
 
@@ -75,7 +75,9 @@ class Summary:
     def __str__(self) -> str:
         """Give the numbers, and a line for every failure."""
         parts = [f"{len(self.restored)} restored"]
-        if self.skipped:
+        if len(self.skipped) == 1:
+            parts.append(f"1 there already: {self.skipped[0].target} (--overwrite makes it again)")
+        elif self.skipped:
             parts.append(f"{len(self.skipped)} there already (--overwrite makes them again)")
         if self.failures:
             parts.append(f"{len(self.failures)} failed:")
@@ -106,14 +108,16 @@ def deblur_files(
         format: suffix of the new files ("png"); as the input's if not given.
         quality: of formats that lose something, 1 to 100.
         overwrite: make photos again that are there already.
-        side_by_side: also write NAME-before-after.jpg next to each new file.
+        side_by_side: also write NAME-before-after.jpg next to each new file (NAME.SUFFIX-before-after.jpg
+            where two new files differ in the suffix only).
         progress: show a bar and a line for every photo on the terminal.
 
     Returns:
         what was done. A photo that cannot be read, restored or written is in `failures`.
 
     Raises:
-        PhotoError: no photo at all; a new file would replace an input; two inputs would become one file.
+        PhotoError: no photo at all; a new file would replace an input; two inputs would become one file; the
+            output cannot be written.
         ModelError: no such network or device.
     """
     summary = Summary()
@@ -122,6 +126,7 @@ def deblur_files(
         _check_targets(jobs, [job.beside for job in jobs])
     if overwrite or not all(job.target.exists() for job in jobs):
         restorer = make_restorer(model, device=device, precision=precision, statistics=statistics, tile=tile)
+        make_writable(output if jobs[0].target != Path(output) else jobs[0].target.parent, UnwritablePhoto)
     with _Bar(jobs, shown=progress) as bar:
         for job in jobs:
             bar.begin(job)
@@ -138,6 +143,12 @@ def deblur_files(
                 message = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
                 summary.failures.append((job.source, message))
                 bar.say(f"failed: {message}")
+            except KeyboardInterrupt:
+                again = " without --overwrite" if overwrite else ""
+                bar.say(
+                    f"stopped: {summary}; {job.source} was not finished. The same command{again} goes on."
+                )
+                raise
             bar.end()
     return summary
 
@@ -152,22 +163,41 @@ def plan_jobs(inputs: Sequence[str | Path], output: str | Path, *, format: str |
     suffix = None if format is None else "." + format.lower().removeprefix(".")
     if suffix not in (None, *PHOTO_SUFFIXES):
         raise PhotoError(f"the format {format!r} is unknown; expected one of {_names(PHOTO_SUFFIXES)}")
-    paths = [Path(path) for path in inputs]
+    paths = list({Path(path).absolute(): Path(path) for path in inputs}.values())
     names_a_file = output.suffix.lower() in PHOTO_SUFFIXES and not output.is_dir()
     if (names_a_file or output.is_file()) and (len(paths) != 1 or paths[0].is_dir()):
         raise UnwritablePhoto(
             f"the output {output} is a file, and there may be several photos: name a folder"
         )
+    alone = len(paths) == 1 and not paths[0].is_dir()
+    if alone and output.suffix and not names_a_file and not output.is_dir():
+        raise UnwritablePhoto(
+            f"the output {output} has the suffix of no format that can be written; expected one of "
+            f"{_names(PHOTO_SUFFIXES)}, or a folder (make it first if its name is to hold a dot)"
+        )
     if names_a_file:
         if suffix is not None and output.suffix.lower() != suffix:
             raise UnwritablePhoto(f"the output {output} contradicts the format {format!r}")
-        jobs = [Job(paths[0], output)]
+        targets = [(paths[0], output)]
     else:
-        jobs = [
-            Job(source, output / (name if suffix is None else name.with_suffix(suffix)))
+        targets = [
+            (source, output / (name if suffix is None else name.with_suffix(suffix)))
             for path in paths
             for source, name in _found(path, output)
         ]
+    # A photo given by itself and with its folder is taken once.
+    targets = list({(source.absolute(), target): (source, target) for source, target in targets}.values())
+    stems = Counter(target.with_suffix("") for _, target in targets)
+    jobs = [
+        Job(
+            source,
+            target,
+            target.with_name(
+                f"{target.stem if stems[target.with_suffix('')] == 1 else target.name}{BESIDE}.jpg"
+            ),
+        )
+        for source, target in targets
+    ]
     if not jobs:
         raise PhotoError(f"no photos in {', '.join(map(str, paths))}; looked for {_names(PHOTO_SUFFIXES)}")
     _check_targets(jobs, [job.target for job in jobs])
@@ -227,8 +257,9 @@ def _restore_file(
     before = read_photo(job.source)
     megapixels = before.height * before.width / 1e6
     after = before.blank_like()
+    make_writable(job.target.parent, UnwritablePhoto)
+    check_target(after, job.target, overwrite=overwrite)
     restorer.restore(before, after, progress=lambda part: progress(part, part * megapixels))
-    job.target.parent.mkdir(parents=True, exist_ok=True)
     if side_by_side:  # first: a target that is there means that all is done
         write_side_by_side(before, after, job.beside)
     write_photo(after, job.target, overwrite=overwrite, quality=quality)

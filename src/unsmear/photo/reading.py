@@ -35,13 +35,16 @@ def read_photo(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, sh
             decoder does it itself and is faster for it; in other formats blocks of pixels are averaged.
 
     Raises:
-        UnreadablePhoto: missing, a folder, no permission, empty, no photograph, several pictures in one file,
-            too large, cut short or damaged.
+        UnreadablePhoto: missing, a folder or a pipe, no permission, empty, no photograph, several pictures
+            in one file, too large, cut short or damaged.
     """
     path = Path(path)
     if shrink not in (1, 2, 4, 8):
         raise ValueError(f"shrink must be 1, 2, 4 or 8, not {shrink}.")
     try:
+        # Opening a pipe would wait until somebody writes into it.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UnreadablePhoto(f"Cannot read {path}: it is no regular file; save the photograph as one.")
         with path.open("rb") as file:
             return _decode(file, path, max_pixels, shrink)
     except OSError as error:

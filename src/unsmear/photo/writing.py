@@ -50,13 +50,8 @@ def write_photo(
             permission, no such folder, disk full.
     """
     path = Path(path)
-    format = format_of_suffix(path.suffix)
     try:
-        problem = _problem(photo, format)
-        if os.path.lexists(path) and not overwrite:
-            problem = "the file exists already; allow overwriting or choose another name"
-        if problem or format is None:
-            raise UnwritablePhoto(f"Cannot write {path}: {problem}.")
+        format = check_target(photo, path, overwrite=overwrite)
         part = path.with_name(f".unsmear-{secrets.token_hex(6)}.part")
         try:
             with part.open("x+b") as file:
@@ -68,6 +63,22 @@ def write_photo(
         raise UnwritablePhoto(f"Cannot write {path}: {(error.strerror or str(error)).lower()}.") from error
     except (pyvips.Error, *heic.DAMAGE) as error:
         raise UnwritablePhoto(f"Cannot write {path}: the {format} encoder refused this picture.") from error
+
+
+def check_target(photo: Photo, path: str | os.PathLike[str], *, overwrite: bool = False) -> str:
+    """Return the format that `write_photo` would write, by the photo's sizes, not its values.
+
+    Raises:
+        UnwritablePhoto: the file exists, the suffix is unknown, or the format cannot hold the photo.
+    """
+    path = Path(path)
+    format = format_of_suffix(path.suffix)
+    problem = _problem(photo, format)
+    if os.path.lexists(path) and not overwrite:
+        problem = "the file exists already; allow overwriting or choose another name"
+    if problem or format is None:
+        raise UnwritablePhoto(f"Cannot write {path}: {problem}.")
+    return format
 
 
 def _problem(photo: Photo, format: str | None) -> str:
