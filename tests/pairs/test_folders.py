@@ -163,8 +163,7 @@ def test_a_bad_photo_does_not_end_the_run(photos, tmp_path):
     (tmp_path / "in" / "a.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "in" / "b.jpg").write_bytes(whole)
     sampler = PairSampler(tmp_path / "in", size=48)
-    with pytest.warns(UserWarning, match=r"a\.jpg"):
-        report = write_pairs(sampler, 4, tmp_path / "out", workers=1)
+    report = write_pairs(sampler, 4, tmp_path / "out", workers=1)  # without a warning: the report says it
     assert report.written == 4
     assert "a.jpg" in str(report) and str(report).startswith("4 pairs written")
     assert len(WrittenPairs(tmp_path / "out")) == 4

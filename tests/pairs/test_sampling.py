@@ -275,11 +275,15 @@ def test_a_bank_of_the_wrong_shape_is_refused(photos, tmp_path):
 def test_small_and_foreign_files_are_named_and_left_out(tmp_path, photos):
     write_photo(Photo(pixels=data.coffee()[:40]), tmp_path / "flat.png")
     (tmp_path / "text.jpg").write_text("no photograph")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "cut.jpg").write_bytes((photos / "astronaut.jpg").read_bytes()[:100])
     (tmp_path / "good.png").write_bytes((photos / "chelsea.png").read_bytes())
     sampler = PairSampler(tmp_path, size=64)
     assert [path.name for path in sampler.photos] == ["good.png"]
     assert "smaller than the crop" in sampler.skipped[str(tmp_path / "flat.png")]
-    assert str(tmp_path / "text.jpg") in sampler.skipped
+    assert "is no JPEG, PNG" in sampler.skipped[str(tmp_path / "text.jpg")]
+    assert "the file is empty" in sampler.skipped[str(tmp_path / "empty.jpg")]
+    assert "cut short or damaged" in sampler.skipped[str(tmp_path / "cut.jpg")]
 
 
 def test_a_truncated_photo_is_reported_and_replaced(tmp_path, photos):
@@ -298,8 +302,9 @@ def test_nothing_usable_is_an_error(tmp_path, photos):
         PairSampler(tmp_path)
     with pytest.raises(PairsError, match="smaller than the crop"):
         PairSampler(photos / "camera.png", size=300)
-    with pytest.raises(PairsError, match=r"missing\.jpg"):
-        PairSampler(tmp_path / "missing.jpg")
+    for missing in (tmp_path / "missing.jpg", [photos, tmp_path / "nope"]):
+        with pytest.raises(PairsError, match=r"(missing\.jpg|nope): no such folder or file"):
+            PairSampler(missing)
     (tmp_path / "cut.png").write_bytes((photos / "chelsea.png").read_bytes()[:5000])
     with pytest.warns(UserWarning), pytest.raises(PairsError, match="none of the 1"):
         PairSampler(tmp_path, size=64)[0]

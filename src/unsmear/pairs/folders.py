@@ -19,6 +19,7 @@ import os
 import shutil
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -121,6 +122,7 @@ def write_pairs(
         ) as bar:
             for done, left_out in _write_chunks(sampler, target, chunks, min(workers, len(chunks))):
                 skipped |= left_out
+                sampler.skipped |= left_out  # it was another process that found them
                 bar.update(done)
         _write_lines(target, whole)
         shutil.rmtree(target / ".partial", ignore_errors=True)
@@ -317,9 +319,11 @@ def _write_chunks(
 
 def _write_chunk(sampler: PairSampler, folder: Path, indices: Iterable[int]) -> Progress:
     done = 0
-    for index in indices:
-        _write_pair(folder, index, sampler[index])
-        done += 1
+    with warnings.catch_warnings():  # the report names what was left out
+        warnings.filterwarnings("ignore", message="Cannot read ", category=UserWarning)
+        for index in indices:
+            _write_pair(folder, index, sampler[index])
+            done += 1
     return done, dict(sampler.skipped)
 
 

@@ -169,6 +169,10 @@ class PairSampler:
         given = [Path(sharp)] if isinstance(sharp, str | PathLike) else [Path(item) for item in sharp]
         named: list[tuple[Path, str]] = []
         for item in given:
+            if not (item.is_file() or item.is_dir()):
+                raise PairsError(
+                    f"{item}: no such folder or file; expected sharp photographs, or folders of them"
+                )
             found = find_photos(item) if item.is_dir() else [item]
             named += [
                 (path, path.relative_to(item).as_posix() if path != item else path.name) for path in found
@@ -310,6 +314,7 @@ def _header(path: Path) -> tuple[int, int]:
     try:
         image = pyvips.Image.new_from_file(str(path))
     except pyvips.Error as error:
+        read_photo(path)  # says what is wrong with it: empty, no photograph, HEIC without its extra, …
         raise UnreadablePhoto(f"Cannot read {path}: the file is cut short or damaged.") from error
     return image.width, image.height
 
