@@ -37,6 +37,8 @@ def test_file_and_changes(tmp_path):
     ("values", "words"),
     [
         ({"lerning_rate": 1.0}, "'lerning_rate'; did you mean 'learning_rate'"),
+        ({"xyzzy": 1.0}, "unknown key 'xyzzy'; expected one of network, arguments, .*, tensorboard"),
+        ({"validation": 3}, "validation: expected a table of keys, such as validation.KEY = VALUE, got 3"),
         ({"validation": {"evry": 1}}, "'validation.evry'; did you mean 'every'"),
         ({"patches": [{"from": 1, "size": 8, "batch": 1}]}, "did you mean 'from_step'"),
         ({"pairs": {"most_bases": 0}}, "pairs.most_bases"),
@@ -72,6 +74,15 @@ def test_broken_files(tmp_path):
         read_recipe(write(tmp_path, ""), changes=["iterations"])
     with pytest.raises(RecipeError, match="'batch' is not a table"):
         read_recipe(write(tmp_path, "batch = 4"), changes=["batch.size=3"])
+
+
+def test_what_a_change_got_wrong_is_not_blamed_on_the_file(tmp_path):
+    path = write(tmp_path, "")
+    for change in ("lerning_rate=1", "validation.evry=1", "batch=0"):
+        with pytest.raises(RecipeError, match=f"^--set: .*{change.partition('=')[0]}"):
+            read_recipe(path, changes=[change])
+    with pytest.raises(RecipeError, match=r"mine\.toml: unknown key 'lerning_rate'"):
+        read_recipe(write(tmp_path, "lerning_rate = 1"), changes=["batch=2"])
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)

@@ -3,7 +3,7 @@
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -189,13 +189,16 @@ def read_recipe(
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a TOML file: {error}") from error
+    changes = list(changes)
     for change in changes:
         _change(values, change)
-    return make_recipe(values, source=str(path))
+    return make_recipe(
+        values, source=str(path), changed=[change.partition("=")[0].strip() for change in changes]
+    )
 
 
-def make_recipe(values: dict[str, Any], *, source: str = "recipe") -> Recipe:
-    """Check plain values and make a `Recipe` of them; `source` begins the messages.
+def make_recipe(values: dict[str, Any], *, source: str = "recipe", changed: Collection[str] = ()) -> Recipe:
+    """Check plain values and make a `Recipe` of them; `source` begins the messages, --set those on `changed`.
 
     Raises:
         RecipeError: see `read_recipe`.
@@ -203,13 +206,19 @@ def make_recipe(values: dict[str, Any], *, source: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(source, problem) for problem in error.errors())) from error
+        raise RecipeError(
+            "\n".join(_explain(source, problem, changed) for problem in error.errors())
+        ) from error
 
 
-def _explain(source: str, problem: Any) -> str:
+def _explain(source: str, problem: Any, changed: Collection[str]) -> str:
     place = ".".join(str(part) for part in problem["loc"])
+    source = "--set" if place in changed else source
     if problem["type"] == "value_error":  # a table that contradicts itself says so in its own words
         return f"{source}: {place}: {problem['ctx']['error']}"
+    if problem["type"] == "model_type":
+        given = problem["input"]
+        return f"{source}: {place}: expected a table of keys, such as {place}.KEY = VALUE, got {given!r}"
     if problem["type"] != "extra_forbidden":
         return f"{source}: {place}: {problem['msg']}, got {problem['input']!r}"
     tables: dict[str, type[BaseModel]] = {
@@ -219,7 +228,8 @@ def _explain(source: str, problem: Any) -> str:
     }
     known = tables[str(problem["loc"][0])] if len(problem["loc"]) > 1 else Recipe
     near = difflib.get_close_matches(str(problem["loc"][-1]), known.model_fields, n=1, cutoff=0.5)
-    return f"{source}: unknown key {place!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known.model_fields)}"
+    return f"{source}: unknown key {place!r}; {hint}"
 
 
 def _change(values: dict[str, Any], change: str) -> None:
