@@ -64,6 +64,8 @@ def test_commands_exist_with_these_options(line):
             value = context.params.get(parameter.name)
             if isinstance(value, Path) and value.parts[0] in ("recipes", "examples"):
                 assert (ROOT / value).exists()
+    elif words[0] == ".":
+        assert arguments == [".venv/bin/activate"]
     else:
         assert program in ("python", "python3"), f"the README names {program!r}, which nobody checks"
         assert arguments[0] == "-m" or (ROOT / arguments[0]).exists()
@@ -73,6 +75,12 @@ def test_there_are_commands_to_check():
     lines = [line for document, line in COMMANDS if document == README]
     assert {"make demo", "make test", "unsmear doctor"} <= set(lines)
     assert len(lines) > 8
+
+
+def test_the_environment_is_entered_before_the_first_command_of_its_own():
+    lines = [line for block in blocks(README, "sh") for line in block.splitlines()]
+    first = next(place for place, line in enumerate(lines) if line.startswith(("unsmear ", "python ")))
+    assert ". .venv/bin/activate" in lines[:first]
 
 
 def test_an_option_that_does_not_exist_is_found():

@@ -95,7 +95,7 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path, capsys: pytest.CaptureFixtur
         deblur_files([tmp_path / "in"], tmp_path / "out", model=Killed(), progress=True)
     assert files(tmp_path / "out") == ["a.png"]
     said = capsys.readouterr().out
-    assert f"stopped: 1 restored; {tmp_path / 'in/b.png'} was not finished. The same command goes on." in said
+    assert f"stopped at {tmp_path / 'in/b.png'}; the same command goes on. So far: 1 restored" in said
 
 
 def test_a_bad_file_is_named_and_the_rest_done(tmp_path: Path) -> None:

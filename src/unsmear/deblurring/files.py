@@ -145,9 +145,7 @@ def deblur_files(
                 bar.say(f"failed: {message}")
             except KeyboardInterrupt:
                 again = " without --overwrite" if overwrite else ""
-                bar.say(
-                    f"stopped: {summary}; {job.source} was not finished. The same command{again} goes on."
-                )
+                bar.say(f"stopped at {job.source}; the same command{again} goes on. So far: {summary}")
                 raise
             bar.end()
     return summary
