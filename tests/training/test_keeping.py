@@ -76,6 +76,15 @@ def test_scores_are_means_per_image():
     assert result["gain_psnr_rgb"] == pytest.approx((sum(oracle) - sum(start)) / 3, abs=1e-5)
 
 
+def test_pairs_that_are_identical_do_not_make_the_score_infinite():
+    generator = torch.Generator().manual_seed(0)
+    restored, blurred, sharp = (torch.rand(3, 3, 16, 16, generator=generator) for _ in range(3))
+    blurred[1] = sharp[1]
+    restored[1] = sharp[1]
+    kept = [0, 2]
+    assert scores(restored, blurred, sharp) == scores(restored[kept], blurred[kept], sharp[kept])
+
+
 def test_validation_gives_the_mode_back_and_clamps():
     model = torch.nn.Dropout(0.9).train()
     images = torch.full((2, 3, 4, 4), 1.5)

@@ -323,3 +323,12 @@ def test_a_folder_that_cannot_be_written(recipe, monkeypatch, resume):
     monkeypatch.setattr("unsmear.writable.tempfile.TemporaryFile", refuse)
     with pytest.raises(TrainingError, match=f"folder {done.run}: permission denied; name another"):
         train(done, resume=resume)
+
+
+def test_a_full_disk_is_one_sentence(recipe, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unsmear.training.keeping.Keeper.after_step", full)
+    with pytest.raises(TrainingError, match=r"step 1 cannot be written .*No space left .*--resume"):
+        train(recipe())

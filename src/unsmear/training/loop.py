@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 import unsmear
@@ -112,7 +113,8 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
             state.step += 1
             state.losses.append(mean_loss)
             if keeper is not None:
-                keeper.after_step(rate=rate, norm=mean_norm, waited=waited, stopping=stopping > 0)
+                with _kept(state.step, folder):
+                    keeper.after_step(rate=rate, norm=mean_norm, waited=waited, stopping=stopping > 0)
             if stopping and state.step < recipe.iterations:
                 raise TrainingError(f"stopped after step {state.step}, which is saved; go on with --resume")
     return folder.path / "last.safetensors"
@@ -149,6 +151,18 @@ def _derailed(step: int, folder: RunFolder, what: str) -> TrainingError:
         f"step {step + 1}: {what}. The step was not taken; last good checkpoint: "
         f"{folder.newest or 'none yet'}. A smaller learning_rate, clip or a warm-up may help."
     )
+
+
+@contextlib.contextmanager
+def _kept(step: int, folder: RunFolder) -> Iterator[None]:
+    """A full disk is no fault of the training: what was saved before it is whole."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"step {step} cannot be written into {folder.path} ({error}); last good checkpoint: "
+            f"{folder.newest or 'none yet'}. Make room and go on with --resume."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -20,8 +20,13 @@ def restored_pairs(model: nn.Module, blurred: Tensor, *, device: torch.device, b
 
 
 def scores(restored: Tensor, blurred: Tensor, sharp: Tensor) -> dict[str, float]:
-    """Mean over the images of PSNR (dB), and of its gain over the blurred input."""
+    """Mean over the images of PSNR (dB), and of its gain over the blurred input.
+
+    Pairs whose input is the truth (the identity scene without noise) have no finite PSNR and do not count.
+    """
     after, before = psnr_rgb(restored, sharp), psnr_rgb(blurred, sharp)
+    real = before.isfinite() if before.isfinite().any() else torch.ones_like(before, dtype=torch.bool)
+    after, before = after[real], before[real]
     return {"psnr_rgb": float(after.mean()), "gain_psnr_rgb": float((after - before).mean())}
 
 
