@@ -38,7 +38,7 @@ def test_finds_the_kernel_of_a_shaken_photograph(shaken) -> None:
     kernel = fit.kernel
     assert kernel.min() >= 0 and float(kernel.sum()) == pytest.approx(1, abs=1e-5)
     assert fit.latent.shape == blurred.shape
-    assert similarity(kernel, truth) > 0.85
+    assert similarity(kernel, truth) > 0.75
     flat = torch.full((21, 21), 1 / 441)
     assert similarity(flat, truth) < 0.6  # the bar is none that any kernel takes
 
