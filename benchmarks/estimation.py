@@ -100,12 +100,13 @@ def levin(data: Path) -> None:
         centred = torch.zeros(31, 31, dtype=torch.float64)
         edge = (31 - len(turned)) // 2
         centred[edge : 31 - edge, edge : 31 - edge] = turned / turned.sum()
-        # Each pair is displaced by its own part of a pixel.
+        # Each pair is displaced by its own part of a pixel: found against the first pair's estimate, so that
+        # the shipped kernel decides nothing but where all four together lie.
         smooth = Prior(name="ridge", weight=30.0)
-        away = [
-            best_shift(estimate_kernels(u, v, None, 31, prior=smooth).kernels[0], centred)
-            for u, v in zip(sharp, blurred, strict=True)
-        ]
+        rough = [estimate_kernels(u, v, None, 31, prior=smooth) for u, v in zip(sharp, blurred, strict=True)]
+        common = best_shift(rough[0].kernels[0], centred)
+        apart = [best_shift(fit.kernels[0], rough[0].kernels[0]) for fit in rough]
+        away = [(down + common[0], right + common[1]) for down, right in apart]
         inside = (slice(None), slice(10, -10), slice(10, -10))
         u = torch.cat([shifted(p, -d, -r)[inside] for p, (d, r) in zip(sharp, away, strict=True)])
         v = torch.cat([p[inside] for p in blurred])
@@ -206,7 +207,9 @@ def synthetic(data: Path | None) -> None:
         pictures["GoPro frame"] = read(first)[:, 200 : 200 + side, 500 : 500 + side]
     for name, sharp in pictures.items():
         for bases in (4, 9):
-            true_kernels, true_masks = truth_of(bases, side, size, bases)
+            # The settings were chosen on the astronaut with these seeds; the other picture has others.
+            seed = bases if name == "astronaut" else 100 + bases
+            true_kernels, true_masks = truth_of(bases, side, size, seed)
             generator = torch.Generator().manual_seed(1)
             blurred = blur(sharp, true_kernels, true_masks)
             blurred = blurred + noise * torch.randn(blurred.shape, generator=generator)
@@ -216,7 +219,7 @@ def synthetic(data: Path | None) -> None:
             error = kernel_error(fit.kernels, fit.masks, true_kernels, true_masks)
             order = torch.randperm(bases, generator=generator)
             again = kernel_error(fit.kernels[order], fit.masks[order], true_kernels, true_masks)
-            known = estimate_kernels(sharp, blurred, true_masks, size, iterations=300)
+            known = estimate_kernels(sharp, blurred, true_masks, size, iterations=1000)
             best = kernel_error(known.kernels, true_masks, true_kernels, true_masks)
             where = textured(sharp, size)
             print(
