@@ -150,7 +150,7 @@ class _Run:
             self.latent = self.latent[: self.picture.shape[0], : self.picture.shape[1]]
 
     def cost(self) -> float:
-        """Mean |g|^½ / (mean g²)^¼ · (mean |g| / mean |∇v|)^0.1, with g = ∇u, u restored by total variation."""
+        """Mean |g|^½ / (mean g²)^¼ · (mean |g| / mean |∇v|)^0.1, g = ∇u, u restored by total variation."""
         side = self.kernel.shape[-1]
         restored = Periodic(self.picture, side).restored(self.kernel, _DECONVOLUTION)
         height, width = self.picture.shape
