@@ -1,6 +1,7 @@
 """unsmear: takes motion blur out of photographs, and makes the networks that do so.
 
-The package follows the data: photo → blurring → basis → pairs → models → training → evaluation → deblurring.
+The package follows the data: photo → blurring → basis → estimation → pairs → models → training →
+evaluation → deblurring.
 Nothing heavy is imported until it is used.
 """
 

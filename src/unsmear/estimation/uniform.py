@@ -221,13 +221,8 @@ class Periodic:
             picture = torch.fft.irfft2(spectrum, s=self.size)
         return picture
 
-    def kernel(
-        self, latent: Tensor, start: Tensor, *, ridge: float = RIDGE, towards: Tensor | None = None
-    ) -> Tensor:
-        """The kernel, of the size of `start`, that makes the picture's gradients from those of the latent.
-
-        γ/2 ‖k − towards‖² is added, with zero for `towards` where None.
-        """
+    def kernel(self, latent: Tensor, start: Tensor) -> Tensor:
+        """The kernel, of the size of `start`, that makes the picture's gradients from those of the latent."""
         side = start.shape[-1]
         reach = side // 2
         lags, far = torch.arange(-reach, reach + 1), torch.arange(-2 * reach, 2 * reach + 1)
@@ -246,11 +241,10 @@ class Periodic:
         def hessian(rows: Tensor) -> Tensor:
             spectrum = torch.fft.rfft2(rows.view(-1, side, side).float(), s=length)
             product: Tensor = torch.fft.irfft2(power * spectrum, s=length)[..., :side, :side]
-            return product.flatten(1) + ridge * rows
+            return product.flatten(1) + RIDGE * rows
 
         row = start.view(1, -1)
-        target = image.view(1, -1) + (0 if towards is None else ridge * towards.view(1, -1))
-        slope = hessian(row) - target
+        slope = hessian(row) - image.view(1, -1)
         minimum = minimise(
             hessian,
             slope,
