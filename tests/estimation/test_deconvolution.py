@@ -85,3 +85,5 @@ def test_more_steps_come_closer_to_the_same_solution(shaken) -> None:
 def test_shapes_that_do_not_fit_are_named(photograph: torch.Tensor) -> None:
     with pytest.raises(KernelError, match=r"\(C,H,W\)"):
         deconvolve(photograph[0], torch.ones(1, 1, 1))
+    with pytest.raises(KernelError, match="not finite"):
+        deconvolve(photograph * float("nan"), torch.ones(1, 1, 1))

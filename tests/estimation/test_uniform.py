@@ -66,3 +66,7 @@ def test_what_is_no_picture_is_refused() -> None:
         estimate_uniform(torch.zeros(3, 40, 40))
     with pytest.raises(KernelError, match="8×8"):
         estimate_uniform(torch.zeros(7, 40))
+    with pytest.raises(KernelError, match="not finite"):
+        estimate_uniform(torch.full((40, 40), float("nan")))
+    with pytest.raises(KernelError, match="one colour"):
+        estimate_uniform(torch.full((40, 40), 0.5))

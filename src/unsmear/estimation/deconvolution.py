@@ -63,7 +63,7 @@ def deconvolve(
         u, (C,H,W), float32, clamped to [0, 1].
 
     Raises:
-        KernelError: shapes that do not fit.
+        KernelError: shapes that do not fit, or values that are not finite.
 
     """
     if blurred.ndim != 3 or kernels.ndim != 3:
@@ -71,6 +71,8 @@ def deconvolve(
             "expected a picture (C,H,W) and kernels (B,K,K), "
             f"got {tuple(blurred.shape)} and {tuple(kernels.shape)}"
         )
+    if not (blurred.isfinite().all() and kernels.isfinite().all()):
+        raise KernelError("the picture or the kernels have values that are not finite; expected [0, 1]")
     v = blurred.float()
     if masks is None:
         masks = v.new_ones(1, *v.shape[-2:])

@@ -104,11 +104,15 @@ def estimate_uniform(
         The fit at full size.
 
     Raises:
-        KernelError: no picture (H,W), or one smaller than 8 × 8.
+        KernelError: no picture (H,W), one smaller than 8 × 8, of values that are not finite, or of one colour.
 
     """
     if grey.ndim != 2 or min(grey.shape) < 8:
         raise KernelError(f"expected a picture (H,W) of 8×8 pixels or more, got {tuple(grey.shape)}")
+    if not grey.isfinite().all():
+        raise KernelError("the picture has values that are not finite; expected values in [0, 1]")
+    if grey.max() == grey.min():
+        raise KernelError("the picture is of one colour: without edges no kernel can be told from it")
     grey = grey.float()
     largest = max(3, largest or min(grey.shape) // 5)
     runs = [_Run(grey, start, largest) for start in starts]
