@@ -104,7 +104,7 @@ def estimate_uniform(
         The fit at full size.
 
     Raises:
-        KernelError: no picture (H,W), one smaller than 8 × 8, of values that are not finite, or of one colour.
+        KernelError: no picture (H,W), one smaller than 8 × 8, with values that are not finite, or flat.
 
     """
     if grey.ndim != 2 or min(grey.shape) < 8:
