@@ -49,3 +49,25 @@ def periodic(image: Tensor, size: Size) -> Tensor:
         part = part[:, None] if dim == -2 else part
         image = torch.cat([image, torch.lerp(ahead, behind, part)], dim)
     return image
+
+
+class Toeplitz:
+    """Quadratic forms of kernels that see only how far two taps lie apart: (H k)(p) = Σ_q c(p − q) k(q).
+
+    The normal equations of a kernel are of this kind: c(d) = Σ_i w(i) x(i) x(i + d) for a picture x.
+    """
+
+    def __init__(self, correlations: Tensor) -> None:
+        """Take c, (…, 2K−1, 2K−1) with lag 0 in the middle, for kernels of K×K taps."""
+        far = correlations.shape[-1] // 2
+        self.side = far + 1
+        self.length = fast_size(3 * far + 1, 3 * far + 1)
+        wide = correlations.new_zeros(*correlations.shape[:-2], *self.length)
+        wide[..., : 2 * far + 1, : 2 * far + 1] = correlations
+        self.power = torch.fft.rfft2(wide.roll((-far, -far), (-2, -1))).real
+
+    def product(self, kernels: Tensor) -> Tensor:
+        """Return H k for kernels (…, K, K)."""
+        spectrum = torch.fft.rfft2(kernels, s=self.length)
+        wide: Tensor = torch.fft.irfft2(self.power * spectrum, s=self.length)
+        return wide[..., : self.side, : self.side]

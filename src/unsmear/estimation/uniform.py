@@ -30,6 +30,7 @@ from unsmear.errors import KernelError
 from unsmear.estimation.simplex import minimise
 from unsmear.estimation.spectra import (
     Size,
+    Toeplitz,
     difference_power,
     fast_size,
     kernel_spectrum,
@@ -218,7 +219,7 @@ class Periodic:
         explained, power = response.conj() * self.spectrum, response.abs().square()
         picture = self.picture
         for penalty in penalties:
-            right, down = _right(picture), _down(picture)
+            right, down = right_difference(picture), down_difference(picture)
             kept = part(right * right + down * down, penalty)
             edges = _against(right * kept, down * kept)
             spectrum = (explained + penalty * torch.fft.rfft2(edges)) / (power + penalty * self.differences)
@@ -232,20 +233,15 @@ class Periodic:
         lags, far = torch.arange(-reach, reach + 1), torch.arange(-2 * reach, 2 * reach + 1)
         moments = start.new_zeros(len(far), len(far))
         image = start.new_zeros(side, side)
-        for difference in (_right, _down):
+        for difference in (right_difference, down_difference):
             edges = torch.fft.rfft2(difference(latent) * self.inside)
             seen = torch.fft.rfft2(difference(self.picture) * self.inside)
             moments += torch.fft.irfft2(edges.abs().square(), s=self.size)[far][:, far]
             image += torch.fft.irfft2(seen.conj() * edges, s=self.size)[lags][:, lags]
-        length = fast_size(6 * reach + 1, 6 * reach + 1)
-        wide = start.new_zeros(length)
-        wide[: len(far), : len(far)] = moments
-        power = torch.fft.rfft2(wide.roll((-2 * reach, -2 * reach), (0, 1))).real
+        normal = Toeplitz(moments)
 
         def hessian(rows: Tensor) -> Tensor:
-            spectrum = torch.fft.rfft2(rows.view(-1, side, side).float(), s=length)
-            product: Tensor = torch.fft.irfft2(power * spectrum, s=length)[..., :side, :side]
-            return product.flatten(1) + RIDGE * rows
+            return normal.product(rows.view(-1, side, side).float()).flatten(1) + RIDGE * rows
 
         row = start.view(1, -1)
         slope = hessian(row) - image.view(1, -1)
@@ -294,11 +290,13 @@ def _steps(picture: Tensor) -> Tensor:
     return torch.cat([picture.diff(dim=0).flatten(), picture.diff(dim=1).flatten()]).abs_()
 
 
-def _right(picture: Tensor) -> Tensor:
+def right_difference(picture: Tensor) -> Tensor:
+    """x(i, j + 1) − x(i, j), the picture taken as periodic."""
     return picture.roll(-1, -1) - picture
 
 
-def _down(picture: Tensor) -> Tensor:
+def down_difference(picture: Tensor) -> Tensor:
+    """x(i + 1, j) − x(i, j), the picture taken as periodic."""
     return picture.roll(-1, -2) - picture
 
 

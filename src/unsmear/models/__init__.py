@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from unsmear.errors import ModelError
+from unsmear.models.guided import GuidedUNet
 from unsmear.models.low_rank import LowRankModule
 from unsmear.models.uformer import Uformer
 
@@ -36,6 +37,7 @@ NETWORKS: Mapping[str, Network] = {
     "sglrn-t": Network(Uformer, {"width": 16}, low_rank=True),
     "sglrn-s": Network(Uformer, {"width": 32}, low_rank=True),
     "sglrn-b": Network(Uformer, _UFORMER_B, low_rank=True),
+    "guided-s": Network(GuidedUNet, {}),
 }
 
 

@@ -1,0 +1,86 @@
+"""Restoration in one step, for a network to finish: Tikhonov's filter by the kernels of Eq. 2.
+
+    minimise over u   ‖k ∗ u − v‖² + λ ‖∇u‖²      so that      F u = conj(F k) F v / (|F k|² + λ |F ∇|²)
+
+Where kernels change over the picture, every basis kernel filters the part of the picture that its mask
+reaches, and the masks fade the results into each other (masks after the filter, as in Eq. 2 after the blur).
+A small λ keeps detail, and noise and ringing with it; a large one is calm and soft. Told apart by what they
+differ in, a network sees where to believe which.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unsmear.errors import KernelError
+from unsmear.estimation.spectra import difference_power, fast_size, kernel_spectrum, periodic
+
+WEIGHTS = (3e-3, 3e-2)
+"""λ of the two filtered pictures that a guided network gets beside the blurred one (models/guided.py)."""
+
+_FLOOR = 1e-6  # of the denominator where both spectra vanish
+_RANGE = (-0.5, 1.5)  # filtered values are cut off here: ringing at saturated lights has no bounds
+
+
+def filtered(
+    blurred: Tensor, kernels: Tensor, masks: Tensor | None = None, *, weights: Sequence[float] = WEIGHTS
+) -> Tensor:
+    """Filter a blurred picture by its kernels, once for each weight.
+
+    Args:
+        blurred: v, (C,H,W) float, values in [0, 1].
+        kernels: k, (B,K,K) on the simplex, K odd.
+        masks: m, (B,H,W) on the simplex at each pixel; None for B = 1: the same kernel everywhere.
+        weights: λ > 0, one for each result.
+
+    Returns:
+        (len(weights)·C, H, W) float32 in [−0.5, 1.5], the pictures of the first weight first.
+
+    Raises:
+        KernelError: shapes that do not fit.
+
+    """
+    if blurred.ndim != 3 or kernels.ndim != 3 or kernels.shape[-1] % 2 == 0:
+        raise KernelError(
+            "expected a picture (C,H,W) and kernels (B,K,K), K odd; "
+            f"got {tuple(blurred.shape)} and {tuple(kernels.shape)}"
+        )
+    if masks is None and len(kernels) == 1:
+        return _filtered(blurred, kernels[0], weights)
+    if masks is None or masks.shape != (len(kernels), *blurred.shape[-2:]):
+        shape = None if masks is None else tuple(masks.shape)
+        raise KernelError(f"{len(kernels)} kernels need masks (B,H,W) of the picture's size; got {shape}")
+    height, width = blurred.shape[-2:]
+    reach = kernels.shape[-1] - 1
+    result = blurred.new_zeros(len(weights) * len(blurred), height, width, dtype=torch.float32)
+    for kernel, mask in zip(kernels, masks, strict=True):
+        rows, columns = ((mask.amax(dim) > 0).nonzero().flatten() for dim in (1, 0))
+        if not len(rows):
+            continue
+        window = (
+            slice(max(int(rows[0]) - reach, 0), int(rows[-1]) + 1 + reach),
+            slice(max(int(columns[0]) - reach, 0), int(columns[-1]) + 1 + reach),
+        )
+        result[:, *window] += mask[window] * _filtered(blurred[:, *window], kernel, weights)
+    return result
+
+
+def guided_input(
+    blurred: Tensor, kernels: Tensor, masks: Tensor | None = None, *, weights: Sequence[float] = WEIGHTS
+) -> Tensor:
+    """What a guided network restores from: the blurred picture, and under it the filtered ones, (9,H,W)."""
+    return torch.cat([blurred.float(), filtered(blurred, kernels, masks, weights=weights)])
+
+
+def _filtered(blurred: Tensor, kernel: Tensor, weights: Sequence[float]) -> Tensor:
+    height, width = blurred.shape[-2:]
+    size = fast_size(height + kernel.shape[-1], width + kernel.shape[-1])
+    response = kernel_spectrum(kernel.float(), size)
+    explained = response.conj() * torch.fft.rfft2(periodic(blurred.float(), size))
+    power, edges = response.abs().square(), difference_power(size)
+    pictures = [
+        torch.fft.irfft2(explained / (power + weight * edges + _FLOOR), s=size)[..., :height, :width]
+        for weight in weights
+    ]
+    return torch.cat(pictures).clamp_(*_RANGE)
