@@ -92,5 +92,5 @@ class GuidedUNet(nn.Module):
         for up, stage in zip(reversed(self.up), reversed(self.decoder), strict=True):
             x = stage(F.pixel_shuffle(up(x), 2) + skips.pop())
         maps = F.pixel_shuffle(self.leave(x), 2).to(v.dtype)
-        rest, first, second = torch.split(maps, (3, 1, 1), 1)
-        return v + rest + first * (d1 - v) + second * (d2 - v)  # type: ignore[no-any-return]
+        rest, first, second = torch.split(maps, [3, 1, 1], 1)
+        return v + rest + first * (d1 - v) + second * (d2 - v)
