@@ -126,6 +126,10 @@ def deblur(
     tile: Annotated[
         int | None, typer.Option(min=1, help="Side of the largest tile; else by the memory.")
     ] = None,
+    by: Annotated[
+        Literal["auto", "network", "kernels"],
+        typer.Option(help="A network, estimated kernels without one, or both where the network takes both."),
+    ] = "auto",
     format: Annotated[str | None, typer.Option(help='Suffix of the new files, such as "png".')] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC.")] = 95,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")] = False,
@@ -139,7 +143,7 @@ def deblur(
 
     summary = deblur_files(
         inputs, output, model=model, device=device, precision=precision, statistics=statistics, tile=tile,
-        format=format, quality=quality, overwrite=overwrite, side_by_side=side_by_side, progress=True,
+        by=by, format=format, quality=quality, overwrite=overwrite, side_by_side=side_by_side, progress=True,
     )  # fmt: skip
     typer.echo(summary)
     raise typer.Exit(1 if summary.failures else 0)

@@ -16,11 +16,11 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
-from unsmear.deblurring.pictures import DEFAULT_MODEL, make_restorer
+from unsmear.deblurring.pictures import DEFAULT_MODEL, By, Restorer, make_restorer
 from unsmear.deblurring.sharpness import gradient_energy
 from unsmear.errors import PhotoError, UnsmearError, UnwritablePhoto
 from unsmear.models.restoring import Precision
-from unsmear.models.tiling import STATISTICS, Statistics, TiledRestorer
+from unsmear.models.tiling import STATISTICS, Statistics
 from unsmear.photo import PHOTO_SUFFIXES, Photo, check_target, find_photos, read_photo, write_photo
 from unsmear.writable import make_writable
 
@@ -93,6 +93,7 @@ def deblur_files(
     precision: Precision = "auto",
     statistics: Statistics = STATISTICS,
     tile: int | None = None,
+    by: By = "auto",
     format: str | None = None,
     quality: int = 95,
     overwrite: bool = False,
@@ -104,7 +105,7 @@ def deblur_files(
     Args:
         inputs: files and folders in any mixture. Sub-folders of a folder are mirrored below `output`.
         output: a folder, which is made if it is missing; for a single file also the name of the new file.
-        model, device, precision, statistics, tile: as for `deblur`; the network is loaded once.
+        model, device, precision, statistics, tile, by: as for `deblur`; the network is loaded once.
         format: suffix of the new files ("png"); as the input's if not given.
         quality: of formats that lose something, 1 to 100.
         overwrite: make photos again that are there already.
@@ -125,7 +126,9 @@ def deblur_files(
     if side_by_side:
         _check_targets(jobs, [job.beside for job in jobs])
     if overwrite or not all(job.target.exists() for job in jobs):
-        restorer = make_restorer(model, device=device, precision=precision, statistics=statistics, tile=tile)
+        restorer = make_restorer(
+            model, device=device, precision=precision, statistics=statistics, tile=tile, by=by
+        )
         make_writable(output if jobs[0].target != Path(output) else jobs[0].target.parent, UnwritablePhoto)
     with _Bar(jobs, shown=progress) as bar:
         for job in jobs:
@@ -245,7 +248,7 @@ def _check_targets(jobs: Sequence[Job], targets: Sequence[Path]) -> None:
 
 def _restore_file(
     job: Job,
-    restorer: TiledRestorer,
+    restorer: Restorer,
     quality: int,
     overwrite: bool,
     side_by_side: bool,

@@ -2,23 +2,35 @@
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unsmear.deblurring.by_kernels import Deblurrer
 from unsmear.models.checkpoints import load_checkpoint
-from unsmear.models.restoring import Precision, find_device
-from unsmear.models.tiling import STATISTICS, Statistics, TiledRestorer
+from unsmear.models.restoring import Precision, find_device, image_channels
+from unsmear.models.tiling import STATISTICS, Pixels, Statistics, TiledRestorer
 from unsmear.photo import Photo, read_photo
 
 DEFAULT_MODEL = "sglrn-t"
 """The network whose weights are in the package."""
 
+By = Literal["auto", "network", "kernels"]
+"""What restores: a network, the kernels that are estimated from the photo, or both; see `deblur`."""
+
 T = TypeVar("T", Photo, Tensor, NDArray[Any])
+
+
+class Restorer(Protocol):
+    """What restores photos of any size."""
+
+    def restore(self, source: Pixels, target: Pixels, *, progress: Callable[[float], None] = ...) -> None:
+        """Restore `source` into `target`, which has its size; the parts given to `progress` sum to 1."""
 
 
 class _Options(TypedDict, total=False):
@@ -29,6 +41,7 @@ class _Options(TypedDict, total=False):
     precision: Precision
     statistics: Statistics
     tile: int | None
+    by: By
 
 
 @overload
@@ -43,6 +56,7 @@ def deblur(
     precision: Precision = "auto",
     statistics: Statistics = STATISTICS,
     tile: int | None = None,
+    by: By = "auto",
 ) -> Any:
     """Take the motion blur out of a picture. What is given is left as it is.
 
@@ -56,6 +70,9 @@ def deblur(
         precision: type of the large products, see `unsmear.models.restoring.Precision`.
         statistics: of the low-rank module where several tiles are needed, see `unsmear.models.tiling`.
         tile: side in pixels of the largest tile; by the memory at hand if not given.
+        by: "network" has a network restore by itself; "kernels" estimates the blur kernels and undoes them by
+            total variation, without any network; "auto" does both with a network that is made for it (guided,
+            as the one in the package), and has other networks restore by themselves.
 
     Returns:
         the restored picture: a Photo for a path, otherwise what was given, with its type, shape, alpha and
@@ -66,7 +83,9 @@ def deblur(
         UnreadablePhoto: the file is no photograph, or the array no picture.
         ValueError: floats outside of [0, 1], or a tensor of another shape.
     """
-    restorer = make_restorer(model, device=device, precision=precision, statistics=statistics, tile=tile)
+    restorer = make_restorer(
+        model, device=device, precision=precision, statistics=statistics, tile=tile, by=by
+    )
     if isinstance(picture, (str, os.PathLike)):
         picture = read_photo(picture)
     if isinstance(picture, Photo):
@@ -85,15 +104,19 @@ def make_restorer(
     precision: Precision = "auto",
     statistics: Statistics = STATISTICS,
     tile: int | None = None,
-) -> TiledRestorer:
+    by: By = "auto",
+) -> Restorer:
     """Return what restores, for the arguments of `deblur`. Raises ModelError."""
+    if by == "kernels":
+        return Deblurrer(tile=tile)
     place = find_device(device)
     if isinstance(model, nn.Module):
         network = model.eval() if device == "auto" else model.eval().to(place)
     else:
         path = Path(model)
         network = _loaded(str(model), str(place), path.stat().st_mtime_ns if path.is_file() else 0)
-    return TiledRestorer(network, precision=precision, statistics=statistics, tile=tile)
+    tiled = TiledRestorer(network, precision=precision, statistics=statistics, tile=tile)
+    return Deblurrer(tiled) if by == "auto" and image_channels(network) > 3 else tiled
 
 
 @functools.lru_cache(maxsize=2)
@@ -120,13 +143,13 @@ class TensorPixels:
         self.values[:, row : row + height, column : column + width] = tensor.clamp(0, 1)
 
 
-def _restored_photo(restorer: TiledRestorer, photo: Photo) -> Photo:
+def _restored_photo(restorer: Restorer, photo: Photo) -> Photo:
     result = photo.blank_like()
     restorer.restore(photo, result)
     return result
 
 
-def _restored_tensor(restorer: TiledRestorer, images: Tensor) -> Tensor:
+def _restored_tensor(restorer: Restorer, images: Tensor) -> Tensor:
     if images.ndim not in (3, 4) or images.shape[-3] != 3 or 0 in images.shape:
         raise ValueError(f"expected a tensor (3, H, W) or (N, 3, H, W), got {tuple(images.shape)}")
     if images.isnan().any():
@@ -142,7 +165,7 @@ def _restored_tensor(restorer: TiledRestorer, images: Tensor) -> Tensor:
     return result
 
 
-def _restored_array(restorer: TiledRestorer, array: NDArray[Any]) -> NDArray[Any]:
+def _restored_array(restorer: Restorer, array: NDArray[Any]) -> NDArray[Any]:
     pixels = array[..., None] if array.ndim == 2 else array
     if array.dtype.kind != "f":
         return _restored_photo(restorer, Photo(pixels=pixels)).pixels.reshape(array.shape)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from unsmear.basis.masks import grid_masks
 from unsmear.errors import KernelError
+from unsmear.estimation.field import KernelField
 from unsmear.estimation.simplex import minimise
 from unsmear.estimation.spectra import Toeplitz, fast_size
 from unsmear.estimation.uniform import RIDGE, Periodic, down_difference, right_difference
@@ -45,17 +46,15 @@ _PRODUCTS = 200
 
 @dataclass(frozen=True)
 class CameraFit:
-    """Kernels and masks of Eq. 2 that one camera motion makes.
+    """The kernels that one camera motion makes over the picture.
 
     Attributes:
-        kernels: (B,K,K) float32 on the simplex, K odd; one for each region, row by row.
-        masks: (B,H,W) float32 on the simplex at each pixel, fading from region to region.
+        field: kernels at the nodes of the grid, from one origin, so that nothing restored is distorted.
         poses: (P,3): shift down and to the right in pixels, turn in radians.
         weights: (P,), the part of the exposure spent in each pose; sum one, none is zero.
     """
 
-    kernels: Tensor
-    masks: Tensor
+    field: KernelField
     poses: Tensor
     weights: Tensor
 
@@ -80,7 +79,7 @@ def estimate_camera(
         step: from turn to turn, in pixels at the corners.
 
     Returns:
-        The fit; kernels share one origin, so the restored picture is not distorted.
+        The fit.
 
     Raises:
         KernelError: shapes that do not fit, or values that are not finite.
@@ -113,7 +112,8 @@ def estimate_camera(
     inner = slice(reach - used, reach + used + 1)
     kernels = kernels[:, inner, inner]
     kernels = kernels / kernels.sum((1, 2), keepdim=True)
-    return CameraFit(kernels.contiguous(), masks, motion.poses[kept], weights[kept])
+    field = KernelField(kernels.contiguous(), rows, columns)
+    return CameraFit(field, motion.poses[kept], weights[kept])
 
 
 class _Motion:

@@ -24,7 +24,12 @@ _RANGE = (-0.5, 1.5)  # filtered values are cut off here: ringing at saturated l
 
 
 def filtered(
-    blurred: Tensor, kernels: Tensor, masks: Tensor | None = None, *, weights: Sequence[float] = WEIGHTS
+    blurred: Tensor,
+    kernels: Tensor,
+    masks: Tensor | None = None,
+    *,
+    weights: Sequence[float] = WEIGHTS,
+    middle: tuple[float, float] | None = None,
 ) -> Tensor:
     """Filter a blurred picture by its kernels, once for each weight.
 
@@ -33,6 +38,8 @@ def filtered(
         kernels: k, (B,K,K) on the simplex, K odd.
         masks: m, (B,H,W) on the simplex at each pixel; None for B = 1: the same kernel everywhere.
         weights: λ > 0, one for each result.
+        middle: (down, right) in pixels from the kernels' origin, whole or not: the point by which results lie
+            over `blurred`; the centre of mass of all kernels where None.
 
     Returns:
         (len(weights)·C, H, W) float32 in [−0.5, 1.5], the pictures of the first weight first.
@@ -46,8 +53,10 @@ def filtered(
             "expected a picture (C,H,W) and kernels (B,K,K), K odd; "
             f"got {tuple(blurred.shape)} and {tuple(kernels.shape)}"
         )
+    if middle is None:
+        middle = _centre_of_mass(kernels)
     if masks is None and len(kernels) == 1:
-        return _filtered(blurred, kernels[0], weights)
+        return _filtered(blurred, kernels[0], weights, middle)
     if masks is None or masks.shape != (len(kernels), *blurred.shape[-2:]):
         shape = None if masks is None else tuple(masks.shape)
         raise KernelError(f"{len(kernels)} kernels need masks (B,H,W) of the picture's size; got {shape}")
@@ -62,22 +71,40 @@ def filtered(
             slice(max(int(rows[0]) - reach, 0), int(rows[-1]) + 1 + reach),
             slice(max(int(columns[0]) - reach, 0), int(columns[-1]) + 1 + reach),
         )
-        result[:, *window] += mask[window] * _filtered(blurred[:, *window], kernel, weights)
+        result[:, *window] += mask[window] * _filtered(blurred[:, *window], kernel, weights, middle)
     return result
 
 
 def guided_input(
-    blurred: Tensor, kernels: Tensor, masks: Tensor | None = None, *, weights: Sequence[float] = WEIGHTS
+    blurred: Tensor,
+    kernels: Tensor,
+    masks: Tensor | None = None,
+    *,
+    middle: tuple[float, float] | None = None,
 ) -> Tensor:
     """What a guided network restores from: the blurred picture, and under it the filtered ones, (9,H,W)."""
-    return torch.cat([blurred.float(), filtered(blurred, kernels, masks, weights=weights)])
+    return torch.cat([blurred.float(), filtered(blurred, kernels, masks, middle=middle)])
 
 
-def _filtered(blurred: Tensor, kernel: Tensor, weights: Sequence[float]) -> Tensor:
+def _centre_of_mass(kernels: Tensor) -> tuple[float, float]:
+    mean = kernels.mean(0).double()
+    place = torch.arange(len(mean), dtype=torch.float64) - len(mean) // 2
+    return float(mean.sum(1) @ place), float(mean.sum(0) @ place)
+
+
+def _filtered(
+    blurred: Tensor, kernel: Tensor, weights: Sequence[float], middle: tuple[float, float]
+) -> Tensor:
     height, width = blurred.shape[-2:]
     size = fast_size(height + kernel.shape[-1], width + kernel.shape[-1])
     response = kernel_spectrum(kernel.float(), size)
-    explained = response.conj() * torch.fft.rfft2(periodic(blurred.float(), size))
+    down, right = torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])
+    turn = 2 * torch.pi * (middle[0] * down + middle[1] * right)  # moves the result by −middle
+    explained = (
+        torch.polar(torch.ones_like(turn), turn)
+        * response.conj()
+        * torch.fft.rfft2(periodic(blurred.float(), size))
+    )
     power, edges = response.abs().square(), difference_power(size)
     pictures = [
         torch.fft.irfft2(explained / (power + weight * edges + _FLOOR), s=size)[..., :height, :width]

@@ -25,16 +25,17 @@ def restore(model: nn.Module, image: Tensor, *, precision: Precision = "fp32") -
     Args:
         model: maps (N, 3, H, W) in [0, 1] to the same; called as it is (`load_checkpoint` gives it in
             evaluation mode), without gradients.
-        image: (3, H, W) or (N, 3, H, W), float, sRGB in [0, 1], from 1×1 on.
+        image: (3, H, W) or (N, 3, H, W), float, sRGB in [0, 1], from 1×1 on; with as many channels as the
+            network declares by `image_channels`, if it does.
         precision: of the large products.
 
     Returns:
-        the restored picture, of the shape, type and device of `image`, clamped to [0, 1].
+        the restored picture, (3, H, W) or (N, 3, H, W), of the type and device of `image`, clamped to [0, 1].
 
     Raises:
         ValueError: another shape, or an empty picture.
     """
-    if image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape:
+    if image.ndim not in (3, 4) or image.shape[-3] not in (3, image_channels(model)) or 0 in image.shape:
         raise ValueError(f"expected a picture (3, H, W) or (N, 3, H, W), got {tuple(image.shape)}")
     weight = next(model.parameters(), image)
     with torch.inference_mode(), autocast(weight.device, precision):
@@ -43,7 +44,12 @@ def restore(model: nn.Module, image: Tensor, *, precision: Precision = "fp32") -
         restored: Tensor = model(padded(batch, padded_size(model, height), padded_size(model, width)))
         restored = restored[..., :height, :width].float().clamp(0, 1)
     # A clone outside of inference mode: the result may go into a graph again.
-    return restored.clone().reshape(image.shape).to(image.device, image.dtype)
+    return restored.clone().reshape(*image.shape[:-3], 3, height, width).to(image.device, image.dtype)
+
+
+def image_channels(model: nn.Module) -> int:
+    """Channels that a network restores from: 3, or more where it declares that it is shown more."""
+    return int(getattr(model, "image_channels", 3))
 
 
 def find_device(device: str) -> torch.device:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unsmear.errors import ModelError
 from unsmear.models.low_rank import LowRankModule, LowRankStatistics
 from unsmear.models.memory import available_memory, peak_bytes
-from unsmear.models.restoring import Precision, autocast, padded_size, restore
+from unsmear.models.restoring import Precision, autocast, image_channels, padded_size, restore
 from unsmear.models.tile_plan import Span, plan, smallest_side
 
 Statistics = Literal["whole", "tile"]
@@ -46,7 +46,10 @@ _STRIP = 64  # rows turned into integers at a time
 
 
 class Pixels(Protocol):
-    """A picture that gives rectangles as tensors (3, h, w) in [0, 1], and takes them."""
+    """A picture that gives rectangles as tensors (3, h, w) in [0, 1], and takes them.
+
+    For a network with `image_channels` of its own it gives tensors of so many.
+    """
 
     @property
     def height(self) -> int:
@@ -63,7 +66,7 @@ class Pixels(Protocol):
         """Store a rectangle."""
 
 
-class _Area(NamedTuple):
+class Area(NamedTuple):
     """Rows top to bottom and columns left to right of a picture, the latter ends excluded."""
 
     top: int
@@ -75,13 +78,13 @@ class _Area(NamedTuple):
     def pixels(self) -> int:
         return max(self.bottom - self.top, 0) * max(self.right - self.left, 0)
 
-    def at(self, rows: tuple[int, int], columns: tuple[int, int]) -> "_Area":
+    def at(self, rows: tuple[int, int], columns: tuple[int, int]) -> "Area":
         """Rows and columns counted from this area's corner."""
-        return _Area(self.top + rows[0], self.top + rows[1], self.left + columns[0], self.left + columns[1])
+        return Area(self.top + rows[0], self.top + rows[1], self.left + columns[0], self.left + columns[1])
 
-    def within(self, other: "_Area") -> "_Area":
+    def within(self, other: "Area") -> "Area":
         """The part that lies in the other too."""
-        return _Area(
+        return Area(
             max(self.top, other.top), min(self.bottom, other.bottom),
             max(self.left, other.left), min(self.right, other.right),
         )  # fmt: skip
@@ -137,7 +140,7 @@ class TiledRestorer:
         Raises:
             ModelError: the memory does not do for the smallest tile.
         """
-        photo = _Area(0, source.height, 0, source.width)
+        photo = Area(0, source.height, 0, source.width)
         whole = self._fitting(source, photo)
         if whole is not None:
             _put(target, whole, 0)
@@ -156,7 +159,7 @@ class TiledRestorer:
                 _put(target, rows, row)
                 progress(rest * rows.shape[1] / source.height)
 
-    def _bands(self, source: Pixels, area: _Area) -> Iterator[tuple[int, Tensor]]:
+    def _bands(self, source: Pixels, area: Area) -> Iterator[tuple[int, Tensor]]:
         """Yield (row, finished rows (3, h, w)) of an area, band by band of tiles."""
         rows, columns = self._plan(area)
         width = area.right - area.left
@@ -173,26 +176,30 @@ class TiledRestorer:
             yield area.top + span.start, band[:, :finished]
             band = band[:, finished:].clone()
 
-    def _restored(self, source: Pixels, area: _Area) -> Tensor:
+    def _restored(self, source: Pixels, area: Area) -> Tensor:
         """Return a restored tile, put together from smaller ones where the memory wants it."""
         whole = self._fitting(source, area)
         return torch.cat([rows for _, rows in self._bands(source, area)], 1) if whole is None else whole
 
-    def _fitting(self, source: Pixels, area: _Area) -> Tensor | None:
+    def _fitting(self, source: Pixels, area: Area) -> Tensor | None:
         """Return an area restored in one piece, or None where that needs too much memory."""
         if not self._fits(area):
             return None
         try:
-            return restore(self.model, _read(source, area), precision=self.precision).cpu()
+            return self._piece(source, area)
         except (RuntimeError, MemoryError) as error:
             self._halve(area, error)
         return None
 
+    def _piece(self, source: Pixels, area: Area) -> Tensor:
+        """Return an area (3, h, w) restored in one piece."""
+        return restore(self.model, _read(source, area), precision=self.precision).cpu()
+
     def _collected(
         self,
         source: Pixels,
-        area: _Area,
-        core: _Area,
+        area: Area,
+        core: Area,
         known: Mapping[LowRankModule, LowRankStatistics],
         progress: Callable[[float], None],
     ) -> dict[LowRankModule, LowRankStatistics]:
@@ -218,8 +225,8 @@ class TiledRestorer:
     def _collected_from_tile(
         self,
         image: Tensor,
-        area: _Area,
-        core: _Area,
+        area: Area,
+        core: Area,
         known: Mapping[LowRankModule, LowRankStatistics],
     ) -> dict[LowRankModule, LowRankStatistics]:
         """Run the network up to its first low-rank module without statistics."""
@@ -246,7 +253,7 @@ class TiledRestorer:
                 return {collected.module: collected.statistics}
         raise ModelError(f"{type(self.model).__name__} has low-rank modules that it does not call")
 
-    def _fits(self, area: _Area) -> bool:
+    def _fits(self, area: Area) -> bool:
         """Whether an area is to be tried in one piece; asks for the memory at hand once, if it must."""
         padded_area = self._padded(area)
         if self._pixels is None and padded_area.pixels > WHOLE_PIXELS:
@@ -257,13 +264,14 @@ class TiledRestorer:
         """Return how many pixels a tile may have, measured on a small one."""
         weight = next(self.model.parameters())
         size = padded_size(self.model, 256)
-        trial = torch.zeros(1, 3, size, size, device=weight.device, dtype=weight.dtype)
+        channels = image_channels(self.model)
+        trial = torch.zeros(1, channels, size, size, device=weight.device, dtype=weight.dtype)
         with autocast(weight.device, self.precision):
             each = ALLOCATOR_FACTOR * peak_bytes(self.model, trial) / trial[0, 0].numel()
         memory = available_memory(weight.device) * MEMORY_SHARE
         return int((memory if weight.device.type == "cuda" else min(memory, CPU_MEMORY)) / each)
 
-    def _halve(self, area: _Area, error: BaseException) -> None:
+    def _halve(self, area: Area, error: BaseException) -> None:
         """Note that an area was too large; raise if it is another error, or nothing smaller is left."""
         if not _is_out_of_memory(error):
             raise error
@@ -277,7 +285,7 @@ class TiledRestorer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _plan(self, area: _Area) -> tuple[list[Span], list[Span]]:
+    def _plan(self, area: Area) -> tuple[list[Span], list[Span]]:
         assert self._pixels is not None  # only what does not fit is cut
         return plan(
             area.bottom - area.top,
@@ -286,7 +294,7 @@ class TiledRestorer:
             **self._sizes,
         )
 
-    def _padded(self, area: _Area) -> _Area:
+    def _padded(self, area: Area) -> Area:
         """Return the area with what `restore` adds to it."""
         return area._replace(
             bottom=area.top + padded_size(self.model, area.bottom - area.top),
@@ -302,7 +310,7 @@ class _Collected(Exception):
         self.module, self.statistics = module, statistics
 
 
-def _read(source: Pixels, area: _Area) -> Tensor:
+def _read(source: Pixels, area: Area) -> Tensor:
     return source.tensor(rows=slice(area.top, area.bottom), columns=slice(area.left, area.right))
 
 

@@ -1,0 +1,139 @@
+"""Deblur by estimated kernels: find the camera's motion in the photo, undo it, and let a network finish.
+
+A photo's kernels are estimated on its luma, reduced to a megapixel where it is larger. Then a guided network
+(models/guided.py) restores from the photo and what the kernels make of it, tile by tile; or, without any
+network, total variation does (estimation/deconvolution.py).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unsmear.errors import KernelError
+from unsmear.estimation.camera import estimate_camera
+from unsmear.estimation.deconvolution import WEIGHT, deconvolve
+from unsmear.estimation.field import KernelField
+from unsmear.estimation.filtering import guided_input
+from unsmear.estimation.noise import noise_level
+from unsmear.estimation.uniform import estimate_uniform
+from unsmear.models.tiling import Area, Pixels, TiledRestorer
+
+ESTIMATE_PIXELS = 1_000_000
+"""Larger photos are reduced to this many pixels for the estimate: 60 px of blur at 24 MP are 12 px there."""
+
+_LUMA = (0.299, 0.587, 0.114)  # of sRGB values (ITU-R BT.601)
+_STRIP = 256  # rows of the photo that are made float at a time
+_SMALLEST = 16  # pixels of the shorter side; below, nothing can be told of a blur
+_SHARE = 0.4  # of the time that the estimate takes, for progress reports
+_QUIET = (
+    0.004  # noise (standard deviation) for which the prior's weight was chosen: 8-bit pictures without any
+)
+_TV_TILE = 1024
+
+
+class Deblurrer:
+    """Restores photos by the kernels that it finds in them.
+
+    Args:
+        finish: what restores with a guided network; None: total variation, without any network.
+        tile: side of the largest tile in pixels, for total variation.
+    """
+
+    def __init__(self, finish: TiledRestorer | None = None, *, tile: int | None = None) -> None:
+        self.finish, self.tile = finish, tile
+
+    def restore(
+        self, source: Pixels, target: Pixels, *, progress: Callable[[float], None] = lambda _: None
+    ) -> None:
+        """Restore `source` into `target`, which has its size; see `TiledRestorer.restore`."""
+        field = estimate_field(source)
+        progress(_SHARE)
+        restorer = _TotalVariation(field, tile=self.tile) if self.finish is None else self.finish
+        pixels = source if self.finish is None else GuidedPixels(source, field)
+        restorer.restore(pixels, target, progress=lambda part: progress((1 - _SHARE) * part))
+
+
+def estimate_field(source: Pixels) -> KernelField:
+    """Estimate the blur kernels of a photo; one tap everywhere, no blur, where nothing can be told."""
+    grey, factor = reduced_luma(source)
+    if min(grey.shape) < _SMALLEST:
+        return KernelField.uniform(_no_blur())
+    try:
+        kernel = estimate_uniform(grey).kernel
+    except KernelError:  # one colour, without edges
+        return KernelField.uniform(_no_blur())
+    return estimate_camera(grey, kernel).field.scaled(factor)
+
+
+def reduced_luma(source: Pixels) -> tuple[Tensor, float]:
+    """Return a photo's luma (h, w), of at most `ESTIMATE_PIXELS`, and how many times larger the photo is."""
+    height, width = source.height, source.width
+    box = max(1, int(math.sqrt(height * width / ESTIMATE_PIXELS)))
+    strips, step = [], _STRIP // box * box or box
+    for top in range(0, height, step):
+        rows = source.tensor(rows=slice(top, min(top + step, height)), columns=slice(0, width))
+        luma = torch.einsum("c,chw->hw", torch.tensor(_LUMA), rows[:3].float().cpu())
+        strips.append(F.avg_pool2d(luma[None], box, ceil_mode=True)[0] if box > 1 else luma)
+    grey = torch.cat(strips)
+    factor = float(box)
+    if grey.numel() > ESTIMATE_PIXELS:
+        scale = math.sqrt(ESTIMATE_PIXELS / grey.numel())
+        size = [max(1, round(side * scale)) for side in grey.shape]
+        grey = F.interpolate(grey[None, None], size=size, mode="bicubic", antialias=True)[0, 0]
+        factor /= scale
+    return grey.clamp(0, 1), factor
+
+
+class GuidedPixels:
+    """A photo as a guided network sees it: nine channels, the filtered ones made for each rectangle anew."""
+
+    def __init__(self, source: Pixels, field: KernelField) -> None:
+        """Take the photo and its kernels."""
+        self.source, self.field = source, field
+        self.height, self.width = source.height, source.width
+        self._middle = field.middle()
+
+    def tensor(self, *, rows: slice, columns: slice) -> Tensor:
+        """Return a rectangle (9, h, w), filtered together with a margin around it."""
+        margin = 2 * self.field.reach + 1
+        top, left = max(rows.start - margin, 0), max(columns.start - margin, 0)
+        wide = (
+            slice(top, min(rows.stop + margin, self.height)),
+            slice(left, min(columns.stop + margin, self.width)),
+        )
+        picture = self.source.tensor(rows=wide[0], columns=wide[1])
+        masks = self.field.masks(rows=wide[0], columns=wide[1])
+        seen = guided_input(picture.cpu(), self.field.kernels, masks, middle=self._middle)
+        return seen[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+
+    def put(self, tensor: Tensor, *, row: int = 0, column: int = 0) -> None:
+        """Refuse: it is read only."""
+        raise TypeError("what a network is shown cannot be written into")
+
+
+class _TotalVariation(TiledRestorer):
+    """Tiles restored by `deconvolve`, each with the kernels of its place."""
+
+    def __init__(self, field: KernelField, *, tile: int | None) -> None:
+        overlap = 2 * field.reach + 16
+        super().__init__(nn.Identity(), tile=max(tile or _TV_TILE, 2 * overlap), overlap=overlap)
+        middle = tuple(round(x) for x in field.middle())
+        self._kernels = field.kernels.roll((-middle[0], -middle[1]), (1, 2))
+        self._field = field
+
+    def _piece(self, source: Pixels, area: Area) -> Tensor:
+        rows, columns = slice(area.top, area.bottom), slice(area.left, area.right)
+        picture = source.tensor(rows=rows, columns=columns).cpu()
+        weight = WEIGHT * max(1.0, noise_level(picture) / _QUIET)
+        return deconvolve(
+            picture, self._kernels, self._field.masks(rows=rows, columns=columns), weight=weight
+        )
+
+
+def _no_blur() -> Tensor:
+    kernel = torch.zeros(3, 3)
+    kernel[1, 1] = 1
+    return kernel

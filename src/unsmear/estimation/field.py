@@ -1,0 +1,108 @@
+"""A field of blur kernels: a basis at the nodes of a grid, and masks that fade from node to node (Eq. 2).
+
+It has no pixels of its own: masks are made for any rectangle, and a field that was estimated on a smaller
+copy of a photograph is brought to the photograph's size.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unsmear.basis.masks import grid_masks
+from unsmear.errors import KernelError
+
+_NEAR = 0.2  # of the kernel's length: how near its centre of mass a tap lies that helps to find its middle
+
+
+@dataclass(frozen=True)
+class KernelField:
+    """Kernels at the nodes of a grid, bilinear in between and constant beyond the outer nodes.
+
+    Attributes:
+        kernels: (R·C, K, K) float32 on the simplex, K odd, row by row of nodes; all count from one origin.
+        rows: (R,) rows of the nodes in pixels, increasing.
+        columns: (C,) their columns.
+    """
+
+    kernels: Tensor
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            KernelError: not one kernel (K,K), K odd, for each node.
+        """
+        nodes, shape = len(self.rows) * len(self.columns), tuple(self.kernels.shape)
+        if len(shape) != 3 or shape[0] != nodes or shape[1] != shape[2] or shape[1] % 2 == 0:
+            raise KernelError(f"expected a kernel (K,K), K odd, for each of {nodes} nodes; got {shape}")
+
+    @classmethod
+    def uniform(cls, kernel: Tensor) -> Self:
+        """Return the field of one kernel (K,K) everywhere."""
+        return cls(kernel[None].float(), np.zeros(1), np.zeros(1))
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether there is one kernel only."""
+        return len(self.kernels) == 1
+
+    @property
+    def reach(self) -> int:
+        """How far the kernels reach from their middle, in pixels: K // 2."""
+        return self.kernels.shape[-1] // 2
+
+    def masks(self, *, rows: slice, columns: slice) -> Tensor | None:
+        """Return the masks (R·C, h, w) of a rectangle, on the simplex; None for a uniform field."""
+        if self.is_uniform:
+            return None
+        return torch.from_numpy(
+            grid_masks(
+                self.rows - rows.start,
+                self.columns - columns.start,
+                rows.stop - rows.start,
+                columns.stop - columns.start,
+            )
+        )
+
+    def middle(self) -> tuple[float, float]:
+        """Where the middle of the exposure lies: (down, right) in pixels from the kernels' origin.
+
+        The blurred picture lies over the sharp one of mid exposure when this point is the origin. It is where
+        the path of the mean kernel comes nearest to its centre of mass c, about: the mean of its taps weighed
+        by exp(−|p − c|² / 2s²), s a fifth of its length. A bent path does not run through c itself.
+        """
+        kernel = self.kernels.mean(0).double()
+        place = torch.arange(-self.reach, self.reach + 1, dtype=torch.float64)
+        taps = torch.stack(torch.meshgrid(place, place, indexing="ij"), -1)  # (K, K, 2)
+        centre = torch.einsum("ij,ijx->x", kernel, taps)
+        distance = (taps - centre).square().sum(-1)
+        length = 2 * math.sqrt(float((kernel * distance).sum()))
+        near = kernel * torch.exp(-distance / (2 * max(_NEAR * length, 0.7) ** 2))
+        down, right = (torch.einsum("ij,ijx->x", near, taps) / near.sum()).tolist()
+        return down, right
+
+    def scaled(self, factor: float) -> "KernelField":
+        """Return the field of a picture that is larger by `factor`."""
+        if factor == 1:
+            return self
+        side = self.kernels.shape[-1]
+        size = max(3, 2 * math.ceil(side * factor / 2) + 1)
+        place = torch.arange(-(size // 2), size // 2 + 1) / (factor * side / 2)  # ±1 is the edge of the taps
+        grid = torch.stack(torch.meshgrid(place, place, indexing="ij")[::-1], -1)
+        grown = F.grid_sample(
+            self.kernels[:, None],
+            grid.expand(len(self.kernels), -1, -1, -1),
+            mode="bicubic",
+            align_corners=False,
+        )[:, 0].clamp_min_(0)
+        kernels = grown / grown.sum((1, 2), keepdim=True)
+        # Pixels are areas: the middle of the first one lies at (½) · factor − ½ of the larger picture.
+        return KernelField(kernels, *((x + 0.5) * factor - 0.5 for x in (self.rows, self.columns)))
