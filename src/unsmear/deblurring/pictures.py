@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unsmear.deblurring.by_kernels import Deblurrer
+from unsmear.models.by_kernels import Deblurrer
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.restoring import Precision, find_device, image_channels
-from unsmear.models.tiling import STATISTICS, Pixels, Statistics, TiledRestorer
+from unsmear.models.tiling import STATISTICS, Pixels, Statistics, TensorPixels, TiledRestorer
 from unsmear.photo import Photo, read_photo
 
 DEFAULT_MODEL = "sglrn-t"
@@ -123,24 +123,6 @@ def make_restorer(
 def _loaded(model: str, device: str, changed: int) -> nn.Module:
     """Load a network once for many calls; `changed` is the time of its file."""
     return load_checkpoint(model).to(torch.device(device))
-
-
-class TensorPixels:
-    """A tensor (3, H, W) of floats as pixels for a TiledRestorer."""
-
-    def __init__(self, values: Tensor) -> None:
-        """Take a tensor: it is read in place, and written into."""
-        self.values = values
-        self.height, self.width = int(values.shape[-2]), int(values.shape[-1])
-
-    def tensor(self, *, rows: slice, columns: slice) -> Tensor:
-        """Return a rectangle as float32."""
-        return self.values[:, rows, columns].float()
-
-    def put(self, tensor: Tensor, *, row: int = 0, column: int = 0) -> None:
-        """Store a rectangle."""
-        height, width = tensor.shape[-2:]
-        self.values[:, row : row + height, column : column + width] = tensor.clamp(0, 1)
 
 
 def _restored_photo(restorer: Restorer, photo: Photo) -> Photo:

@@ -15,6 +15,10 @@ Two steps take turns: the picture with few edges, in each region with the region
     minimise over w   Σ_r ½ ‖√m_r (k_r ∗ ∇S − ∇v)‖² + γ/2 ‖w‖²
 
 with masks m_r that fade from region to region: convex, on the simplex (`simplex.minimise`).
+
+The picture with few edges is made with the kernels of the round before, so a turn is found as far as those
+leave its traces: blind, large turns come out too small (docs/ESTIMATION.md). With a sharp picture in the place
+of S they do not.
 """
 
 import math
@@ -40,7 +44,7 @@ TURN = 12.0  # pixels by which the largest turn moves the picture's corners
 STEP = 2.0  # pixels there, from turn to turn
 _GROWTH = 2  # pixels around the kernel of the whole picture in which poses are looked for
 _THRESHOLD = 0.03  # poses below this part of the largest weight are noise
-_WEIGHT = 1e-4  # λ of the picture with few edges; a larger one biases the kernels (docs/ESTIMATION.md)
+_WEIGHT = 1e-4  # λ of the picture with few edges; larger ones cost decibels (docs/ESTIMATION.md)
 _PRODUCTS = 200
 
 

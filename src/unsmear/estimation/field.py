@@ -75,18 +75,23 @@ class KernelField:
     def middle(self) -> tuple[float, float]:
         """Where the middle of the exposure lies: (down, right) in pixels from the kernels' origin.
 
-        The blurred picture lies over the sharp one of mid exposure when this point is the origin. It is where
-        the path of the mean kernel comes nearest to its centre of mass c, about: the mean of its taps weighed
-        by exp(−|p − c|² / 2s²), s a fifth of its length. A bent path does not run through c itself.
+        The blurred picture lies over the sharp one of mid exposure when this point is the origin. It is the
+        point of the mean kernel's path nearest to its centre of mass c: a bent path does not run through c
+        itself. Taps near c, weighed by exp(−|p − c|² / 2s²) with s a fifth of the kernel's length, say how
+        far the path passes by; along the path, where they say little, c stays.
         """
         kernel = self.kernels.mean(0).double()
         place = torch.arange(-self.reach, self.reach + 1, dtype=torch.float64)
         taps = torch.stack(torch.meshgrid(place, place, indexing="ij"), -1)  # (K, K, 2)
-        centre = torch.einsum("ij,ijx->x", kernel, taps)
+        centre = torch.einsum("ij,ijx->x", kernel, taps) / kernel.sum()
         distance = (taps - centre).square().sum(-1)
         length = 2 * math.sqrt(float((kernel * distance).sum()))
         near = kernel * torch.exp(-distance / (2 * max(_NEAR * length, 0.7) ** 2))
-        down, right = (torch.einsum("ij,ijx->x", near, taps) / near.sum()).tolist()
+        near = near / near.sum()
+        aside = torch.einsum("ij,ijx->x", near, taps) - centre
+        rest = taps - centre - aside
+        across = torch.linalg.eigh(torch.einsum("ij,ijx,ijy->xy", near, rest, rest)).eigenvectors[:, 0]
+        down, right = (centre + (aside @ across) * across).tolist()
         return down, right
 
     def scaled(self, factor: float) -> "KernelField":

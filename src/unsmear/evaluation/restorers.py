@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unsmear.errors import EvaluationError
 from unsmear.evaluation.layouts import PairFiles
-from unsmear.models.restoring import find_device, restore
+from unsmear.models.restoring import find_device, image_channels, restore
 from unsmear.photo import find_photos, read_photo
 
 
@@ -44,6 +44,10 @@ def find_restorer(
         return Restorer(lambda _, blurred: model(blurred), {"name": getattr(model, "__name__", "function")})
     if model == "input":
         return Restorer(lambda _, blurred: blurred, {"name": "input"}, timed=False)
+    if model == "kernels":
+        from unsmear.models.by_kernels import deblurred
+
+        return Restorer(lambda _, blurred: deblurred(blurred), {"name": "kernels"})
     if str(model) and Path(model).is_dir():
         return _folder_of_results(Path(model), pairs, crop)
     from unsmear.models.checkpoints import load_checkpoint
@@ -54,6 +58,8 @@ def find_restorer(
 
 def _network(network: nn.Module, name: str, device: str) -> Restorer:
     """Through the wrapper that pads and crops, unless the network declares nothing that it could go by."""
+    from unsmear.models.by_kernels import deblurred
+
     if device != "auto":
         network = network.to(find_device(device))
     weight = next(network.parameters(), None)
@@ -64,8 +70,10 @@ def _network(network: nn.Module, name: str, device: str) -> Restorer:
         network.eval()
         try:
             with torch.inference_mode():
-                if not hasattr(network, "size_multiple"):
-                    restored: Tensor = network(blurred[None].to(place))[0]
+                if image_channels(network) > 3:
+                    restored: Tensor = deblurred(blurred, network, precision="fp32")
+                elif not hasattr(network, "size_multiple"):
+                    restored = network(blurred[None].to(place))[0]
                 else:
                     restored = restore(network, blurred.to(place))
                 return restored.cpu()

@@ -66,6 +66,24 @@ class Pixels(Protocol):
         """Store a rectangle."""
 
 
+class TensorPixels:
+    """A tensor (3, H, W) of floats as pixels for a TiledRestorer."""
+
+    def __init__(self, values: Tensor) -> None:
+        """Take a tensor: it is read in place, and written into."""
+        self.values = values
+        self.height, self.width = int(values.shape[-2]), int(values.shape[-1])
+
+    def tensor(self, *, rows: slice, columns: slice) -> Tensor:
+        """Return a rectangle as float32."""
+        return self.values[:, rows, columns].float()
+
+    def put(self, tensor: Tensor, *, row: int = 0, column: int = 0) -> None:
+        """Store a rectangle."""
+        height, width = tensor.shape[-2:]
+        self.values[:, row : row + height, column : column + width] = tensor.clamp(0, 1)
+
+
 class Area(NamedTuple):
     """Rows top to bottom and columns left to right of a picture, the latter ends excluded."""
 
@@ -76,6 +94,7 @@ class Area(NamedTuple):
 
     @property
     def pixels(self) -> int:
+        """How many pixels it has."""
         return max(self.bottom - self.top, 0) * max(self.right - self.left, 0)
 
     def at(self, rows: tuple[int, int], columns: tuple[int, int]) -> "Area":

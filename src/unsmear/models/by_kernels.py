@@ -16,10 +16,11 @@ from unsmear.errors import KernelError
 from unsmear.estimation.camera import estimate_camera
 from unsmear.estimation.deconvolution import WEIGHT, deconvolve
 from unsmear.estimation.field import KernelField
-from unsmear.estimation.filtering import guided_input
+from unsmear.estimation.filtering import filtered, guided_input
 from unsmear.estimation.noise import noise_level
-from unsmear.estimation.uniform import estimate_uniform
-from unsmear.models.tiling import Area, Pixels, TiledRestorer
+from unsmear.estimation.uniform import estimate_uniform, restoration_cost
+from unsmear.models.restoring import Precision
+from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
 
 ESTIMATE_PIXELS = 1_000_000
 """Larger photos are reduced to this many pixels for the estimate: 60 px of blur at 24 MP are 12 px there."""
@@ -32,6 +33,8 @@ _QUIET = (
     0.004  # noise (standard deviation) for which the prior's weight was chosen: 8-bit pictures without any
 )
 _TV_TILE = 1024
+_COST_WEIGHT = 1e-2  # of the filter by whose results a kernel for all and the camera's kernels are compared
+_CLEARLY = 0.995  # the camera's must be better by this: what else it finds are errors (docs/ESTIMATION.md)
 
 
 class Deblurrer:
@@ -56,6 +59,14 @@ class Deblurrer:
         restorer.restore(pixels, target, progress=lambda part: progress((1 - _SHARE) * part))
 
 
+def deblurred(image: Tensor, finish: nn.Module | None = None, *, precision: Precision = "auto") -> Tensor:
+    """Restore a picture (3,H,W) of floats in [0, 1] by its kernels and a guided network, or without any."""
+    tiled = None if finish is None else TiledRestorer(finish, precision=precision)
+    result = TensorPixels(torch.empty_like(image))
+    Deblurrer(tiled).restore(TensorPixels(image), result)
+    return result.values
+
+
 def estimate_field(source: Pixels) -> KernelField:
     """Estimate the blur kernels of a photo; one tap everywhere, no blur, where nothing can be told."""
     grey, factor = reduced_luma(source)
@@ -65,7 +76,19 @@ def estimate_field(source: Pixels) -> KernelField:
         kernel = estimate_uniform(grey).kernel
     except KernelError:  # one colour, without edges
         return KernelField.uniform(_no_blur())
-    return estimate_camera(grey, kernel).field.scaled(factor)
+    uniform, camera = KernelField.uniform(kernel), estimate_camera(grey, kernel).field
+    costs = [_cost(grey, field) for field in (uniform, camera)]
+    return (camera if costs[1] < _CLEARLY * costs[0] else uniform).scaled(factor)
+
+
+def _cost(grey: Tensor, field: KernelField) -> float:
+    """Of the picture that a field's kernels make of the luma; less is better."""
+    height, width = grey.shape
+    masks = field.masks(rows=slice(0, height), columns=slice(0, width))
+    restored = filtered(grey[None], field.kernels, masks, weights=[_COST_WEIGHT])[0]
+    edge = min(16, height // 4, width // 4)
+    inside = (slice(edge, height - edge), slice(edge, width - edge))
+    return restoration_cost(restored[inside], grey[inside])
 
 
 def reduced_luma(source: Pixels) -> tuple[Tensor, float]:
