@@ -59,9 +59,7 @@ class SVRNN(nn.Module):
         c, g = width, guidance
         self.enter = nn.Conv2d(3, c // 2, 11, padding=5)
         self.down = nn.Conv2d(c // 2, c, 7, stride=2, padding=3)
-        self.recurrences = nn.ModuleList(
-            Recurrence(channels=c, guidance=4 * g) for _ in range(recurrences)
-        )
+        self.recurrences = nn.ModuleList(Recurrence(channels=c, guidance=4 * g) for _ in range(recurrences))
         self.narrow = nn.Conv2d(2 * c, c // 2, 9, padding=4)
         self.leave = nn.Conv2d(c // 2 + c // 2, 3, 5, padding=2)
         # The gate network: VGG16's first ten layers, without their pooling, and a decoder with two skips.
