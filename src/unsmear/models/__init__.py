@@ -19,6 +19,8 @@ from torch import nn
 from unsmear.errors import ModelError
 from unsmear.models.low_rank import insert_low_rank, insertions
 from unsmear.models.nafnet import NAFNet
+from unsmear.models.radn import RADN
+from unsmear.models.svrnn import SVRNN
 from unsmear.models.uformer import Uformer
 
 __all__ = ["NETWORKS", "LowRank", "Network", "create", "insert_low_rank"]
@@ -56,6 +58,8 @@ NETWORKS: Mapping[str, Network] = {
     "nafnet-16": Network(NAFNet, {"width": 16}),
     "nafnet-32": Network(NAFNet, {"width": 32}, published=(17.11, 16.0)),
     "nafnet-64": Network(NAFNet, {"width": 64}, published=(67.89, 63.5)),
+    "svrnn": Network(SVRNN, {}, published=(9.23, 53.8)),
+    "radn": Network(RADN, {}, reason="like it: no official code, no published count at hand"),
 }
 
 

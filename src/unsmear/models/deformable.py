@@ -65,7 +65,7 @@ def _samples(
     offsets: Tensor, modulation: Tensor, *, sides: tuple[int, int], top: int, height: int
 ) -> tuple[Tensor, Tensor]:
     """Rows of the table (n·h·w·k², 4) and their weights for a band that begins at row `top`."""
-    n, taps, rows, width = modulation.shape
+    n, _, rows, width = modulation.shape
     dy, dx = rearrange(offsets, "n (t two) h w -> two n h w t", two=2)
     i, j = (torch.arange(side, device=offsets.device) - side // 2 for side in sides)
     y = torch.arange(top, top + rows, device=offsets.device)[:, None, None] + i.repeat_interleave(sides[1])

@@ -10,6 +10,7 @@ chunk hands to the next. Nothing is divided and no logarithm is taken: gates may
 size one. Figures: docs/PERFORMANCE.md.
 """
 
+from itertools import pairwise
 from math import isqrt
 from typing import Any
 
@@ -80,17 +81,17 @@ def scan(
     order = slice(None, None, -1 if backwards else 1)
     if whole:
         parts = [t.narrow(axis, steps - whole if backwards else 0, whole) for t in (values, decay, out)]
-        b, a, h = (t.unflatten(axis, (-1, chunk)) for t in parts)  # (…, chunks, steps, …)
+        b, a, h = (torch.unflatten(t, axis, (-1, chunk)) for t in parts)  # (…, chunks, steps, …)
         before = torch.zeros_like(h.select(axis + 1, 0))
         if first is not None:
             before.narrow(axis, -1 if backwards else 0, 1).copy_(first)
         products = a.clone()  # of a, from the beginning of its chunk
         walked = products.unbind(axis + 1)[order]
-        for one, other in zip(walked, walked[1:], strict=False):
+        for one, other in pairwise(walked):
             other.mul_(one)
         _walk(*(t.unbind(axis + 1)[order] for t in (b, a, h)), before=before, blend=blend)
         chunks, factors = h.unbind(axis)[order], products.unbind(axis)[order]
-        for one, other, factor in zip(chunks, chunks[1:], factors[1:], strict=False):
+        for (one, other), factor in zip(pairwise(chunks), factors[1:], strict=True):
             other.addcmul_(factor, one.narrow(axis, 0 if backwards else chunk - 1, 1))
         first = out.narrow(axis, steps - whole if backwards else whole - 1, 1)
     if steps > whole:
