@@ -30,8 +30,8 @@ def four_directions(features: Tensor, gates: Tensor) -> Tensor:
 
     Args:
         features: x (N, C, H, W), of any memory layout; channels last is not copied.
-        gates: g (N, 4C, H, W), those of right, left, down, up one after the other. |g| ≤ 1 keeps h bounded:
-            |h| ≤ max |1 − g| · max |x| / (1 − max |g|).
+        gates: g (N, 4C, H, W), those of right, left, down, up one after the other. For |g| ≤ q < 1,
+            |h| ≤ (1 + q) / (1 − q) · max |x|; for 0 ≤ g ≤ 1, |h| ≤ max |x|.
 
     Returns:
         h (N, 4C, H, W), in the same order, channels last in memory; float32, whatever the autocast (float64

@@ -9,13 +9,14 @@ A blur is a filter whose inverse reaches far; a recurrence reaches as far as a r
 Here the weights (the gates) are computed for every pixel by a second network, of the form of VGG16, which
 holds 8.96 of the 9.23 million parameters.
 
-What differs: the last convolution of the gate network (256 → 512) is four of 256 → 128, computed where their
-recurrence needs them (the same numbers and parameters, a quarter of the memory); the recurrences are scans
-(models/recurrence.py), not loops; bilinear resizing takes pixel centres (the official resize layer is not in
-its repository). Weights of the official release are a caffemodel, which nothing here reads. The low-rank
-module stands at the bottom of the gate network, at an eighth of the size: the trunk has 32 channels only, too
-few for a low rank, and it is there that the network sums up how the picture is blurred. Unlike most of its
-successors the network has no global residual: at first it does not give the picture back.
+What differs: the last convolution of the gate network (256 → 512) is four of 256 → 128, computed where
+their recurrence needs them (the same numbers and parameters, a quarter of the memory); the recurrences
+are scans (models/recurrence.py), not loops; bilinear resizing takes pixel centres (the source of the
+official Resize layer was not at hand). Weights of the official release are a caffemodel, which nothing
+here reads. The low-rank module stands at the bottom of the gate network, at an eighth of the size: the
+trunk has 32 channels only, too few for a low rank, and it is there that the network sums up how the
+picture is blurred. Unlike most of its successors the network has no global residual: at first it does not
+give the picture back.
 """
 
 from itertools import pairwise
