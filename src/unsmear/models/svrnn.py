@@ -54,6 +54,7 @@ class SVRNN(nn.Module):
     minimum_size = 8
     global_context = True  # a recurrence reaches to the border of the picture
     LOW_RANK_POINT = "middle"
+    not_in_onnx = "its recurrences take as many steps as the picture has columns and rows, not a fixed number"
 
     def __init__(self, *, width: int = 32, guidance: int = 64, recurrences: int = 4) -> None:
         super().__init__()
