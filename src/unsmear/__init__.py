@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from unsmear.blurring import blur
     from unsmear.deblurring import deblur
     from unsmear.evaluation import evaluate
+    from unsmear.models import create
+    from unsmear.models.low_rank import insert_low_rank
     from unsmear.pairs import Pair, PairSampler, PairSettings, WrittenPairs, write_pairs
     from unsmear.photo import Photo, read_photo, write_photo
     from unsmear.training import Recipe, read_recipe, train
@@ -35,6 +37,8 @@ _HOME = {
     "train": "training",
     "evaluate": "evaluation",
     "deblur": "deblurring",
+    "create": "models",
+    "insert_low_rank": "models.low_rank",
 }
 
 __all__ = [
@@ -46,8 +50,10 @@ __all__ = [
     "Recipe",
     "WrittenPairs",
     "blur",
+    "create",
     "deblur",
     "evaluate",
+    "insert_low_rank",
     "read_photo",
     "read_recipe",
     "train",

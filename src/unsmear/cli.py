@@ -220,20 +220,36 @@ def evaluate(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="Weights of the official Uformer, .pth or .safetensors.")],
+    source: Annotated[Path, typer.Argument(help="Weights of the official code, .pth or .safetensors.")],
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="Our network, of the same size.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")],
+    local_window: Annotated[
+        int | None, typer.Option(min=1, help="NAFNet: local statistics, 384 in its authors' tests.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write the weights of the official Uformer as a checkpoint of ours, which computes the same."""
+    """Write official weights of a network as a checkpoint of ours, which computes the same."""
     from unsmear.models import convert as conversion
 
-    typer.echo(conversion.convert(source, name, output, overwrite=overwrite)[1])
+    arguments = {} if local_window is None else {"local_window": local_window}
+    typer.echo(conversion.convert(source, name, output, arguments=arguments, overwrite=overwrite)[1])
+
+
+@app.command()
+def onnx(
+    model: Annotated[str, typer.Argument(help="Network in the package, or checkpoint file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, NAME.onnx.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a network as ONNX for any height and width, after a comparison in onnxruntime."""
+    from unsmear.models.onnx_export import export_onnx
+
+    typer.echo(export_onnx(model, output, overwrite=overwrite))
 
 
 @app.command()
 def models() -> None:
-    """List the networks: parameters, multiply-adds for a 256×256 photo, and the official figures."""
+    """List the networks: parameters, multiply-adds for a 256×256 photo, and the published figures."""
     from unsmear.models import costs
 
     typer.echo(costs.table())

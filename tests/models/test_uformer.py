@@ -64,8 +64,9 @@ def test_multiply_adds_of_the_table_stay_below_the_official_count():
 
 
 def test_table_in_the_documentation_is_the_one_that_is_printed():
-    documentation = Path(__file__).parents[2] / "docs" / "MODELS.md"
-    assert table() in documentation.read_text(encoding="utf-8")
+    documentation = (Path(__file__).parents[2] / "docs" / "MODELS.md").read_text(encoding="utf-8")
+    lines = [line for line in table().splitlines() if not line.startswith("| tiny ")]  # of tests/training
+    assert "\n".join(lines) in documentation
 
 
 # Laws of the whole network

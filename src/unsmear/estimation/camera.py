@@ -17,8 +17,7 @@ Two steps take turns: the picture with few edges, in each region with the region
 with masks m_r that fade from region to region: convex, on the simplex (`simplex.minimise`).
 
 The picture with few edges is made with the kernels of the round before, so a turn is found as far as those
-leave its traces: blind, large turns come out too small (docs/ESTIMATION.md). With a sharp picture in the place
-of S they do not.
+leave its traces: blind, large turns come out too small, other than with the sharp picture for S.
 """
 
 import math

@@ -25,7 +25,7 @@ from unsmear.training.feeding import (
 )
 from unsmear.training.folder import RunFolder, source_commit
 from unsmear.training.keeping import Keeper
-from unsmear.training.losses import LOSSES
+from unsmear.training.losses import LOSSES, over_scales
 from unsmear.training.placing import Place, find_place, seeded
 from unsmear.training.recipe import Recipe
 from unsmear.training.schedule import ema_decay, learning_rate, step_seed
@@ -35,9 +35,10 @@ from unsmear.training.state import TrainingState
 def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = make_pair_sampler) -> Path:
     """Train the recipe's network on blur made on the fly, into the folder `recipe.run`.
 
-    Minimises E[loss(f(v), u)] over pairs of a blurred v and a sharp u, each (3, size, size), sRGB in
-    [0, 1]. Every step is a function of the recipe and its number: a run that was killed and resumed gives the
-    same bits, on the same machine with the same number of threads (on a GPU: with `deterministic`).
+    Minimises E[Σ_s loss(f_s(v), u_s)] over pairs of a blurred v and a sharp u, each (3, size, size), sRGB in
+    [0, 1], and over the scales s of the network (`over_scales`; most have one). Every step is a function of
+    the recipe and its number: a run that was killed and resumed gives the same bits, on the same machine with
+    the same number of threads (on a GPU: with `deterministic`).
 
     Args:
         recipe: what to do.
@@ -73,6 +74,7 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
             stack.callback(keeper.close)
         pairs = feed(recipe, photographs.trained, step=state.step, place=place, make=make_sampler)
         wrapped, loss_of, pieces = place.wrap(model), LOSSES[recipe.loss], recipe.accumulation
+        weights = getattr(model, "scale_weights", None)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         stop = stack.enter_context(_stop_on_signal())
 
@@ -90,7 +92,7 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
                         place.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
                     ):
                         restored = wrapped(v)
-                    loss = loss_of(restored.float(), u) / pieces
+                    loss = over_scales(loss_of, restored, u, weights) / pieces
                     loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

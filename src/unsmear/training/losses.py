@@ -1,7 +1,7 @@
 """What a training makes small: functions of two batches (N, C, H, W) in [0, 1], the result a scalar."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,3 +28,33 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": charbonnier,
     "psnr": psnr,
 }
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def over_scales(
+    loss_of: Loss,
+    outputs: Tensor | Sequence[Tensor],
+    sharp: Tensor,
+    weights: Sequence[float] | None = None,
+) -> Tensor:
+    """Σ_s w_s loss(f_s(v), u_s), u_s the sharp image at the size of output s, by means over areas.
+
+    Args:
+        loss_of: one of `LOSSES`.
+        outputs: (N, 3, H_s, W_s) of a network in training mode, coarse to fine; a single tensor is one scale.
+        sharp: u (N, 3, H, W).
+        weights: w_s; None: 1 for every scale. A network that wants others declares them as `scale_weights`.
+
+    Raises:
+        ValueError: as many weights as outputs were expected.
+    """
+    outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+    total = sharp.new_zeros(())
+    for output, weight in zip(outputs, weights or (1.0,) * len(outputs), strict=True):
+        target = sharp
+        if output.shape[-2:] != sharp.shape[-2:]:
+            target = torch.nn.functional.interpolate(sharp, output.shape[-2:], mode="area")
+        total = total + weight * loss_of(output.float(), target)
+    return total
