@@ -135,7 +135,7 @@ def test_published_recipe_names_no_folder(tmp_path):
     assert plain["bank"] == "b.safetensors"
 
 
-@pytest.mark.parametrize("name", ["paper", "sglrn-t-cpu"])
+@pytest.mark.parametrize("name", ["paper", "sglrn-t-cpu", "guided-s", "guided-s-tune"])
 def test_shipped_recipes(name, pytestconfig):
     recipe = read_recipe(pytestconfig.rootpath / "recipes" / f"{name}.toml")
     if name == "paper":
