@@ -20,8 +20,7 @@ def kernels(photos):
     return [mean_kernel(sampler[index]) for index in range(12)]
 
 
-def test_the_mean_kernel_is_one_and_blurs_as_the_pair_does_on_average(photos):
-    """Σ_i of Eq. 2 of a picture of one bright pixel's surroundings: with u linear in place the sums agree."""
+def test_the_mean_kernel_is_a_kernel_weighted_by_the_masks(photos):
     sampler = PairSampler(photos, seed=1, size=48)
     for index in range(6):
         pair = sampler[index]
