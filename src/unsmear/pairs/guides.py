@@ -99,12 +99,11 @@ def spoiled_kernel(kernel: Tensor, generator: np.random.Generator, settings: Gui
     if generator.random() < settings.turned_share:
         angle, size = generator.normal(0.0, settings.turn), math.exp(generator.normal(0.0, settings.scale))
         taps = vary_kernel(taps, angle=angle, scale=size)
-    side = taps.shape[-1] // 2 * 4 + 9  # room to blur by some pixels, and to centre by half the size
-    taps = pad_kernels(taps, side).astype(np.float64)
+    taps = taps.astype(np.float64)
     if generator.random() < settings.blurred_share:
         taps = _blurred(taps, float(generator.uniform(*settings.blur)))
     if generator.random() < settings.uneven_share:
-        taps = taps * np.exp(generator.uniform(*settings.uneven) * _smooth_field(generator, side))
+        taps = taps * np.exp(generator.uniform(*settings.uneven) * _smooth_field(generator, len(taps)))
     if generator.random() < settings.grainy_share:
         strength = generator.uniform(*settings.grain)
         grainy = taps * np.maximum(1 + strength * generator.standard_normal(taps.shape), 0)
@@ -112,14 +111,16 @@ def spoiled_kernel(kernel: Tensor, generator: np.random.Generator, settings: Gui
     taps = np.where(taps < generator.choice(settings.thresholds) * taps.max(), 0.0, taps)
     if generator.random() < settings.lost_share:
         taps = _without_end(taps, generator, settings.lost_from)
-    taps = (taps / taps.sum()).astype(np.float32)
+    taps = pad_kernels((taps / taps.sum()).astype(np.float32), 2 * len(taps) + 1)  # room to move in
     return torch.from_numpy(np.ascontiguousarray(trim_kernels(centred(torch.from_numpy(taps)).numpy())))
 
 
 def _blurred(taps: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    places = np.arange(len(taps)) / max(sigma, 1e-3)
-    row = np.exp(-0.5 * (places[:, None] - places) ** 2)
-    return np.asarray(row @ taps @ row)
+    """Blur a kernel by a Gaussian, cut off at 3 σ; it grows by as much."""
+    wide = pad_kernels(taps, len(taps) + 2 * math.ceil(3 * sigma))
+    far = (np.arange(len(wide))[:, None] - np.arange(len(wide))) / max(sigma, 1e-3)
+    row = np.where(np.abs(far) <= 3, np.exp(-0.5 * far**2), 0.0)
+    return np.asarray(row @ wide @ row)
 
 
 def _smooth_field(generator: np.random.Generator, side: int) -> NDArray[np.float64]:
