@@ -117,7 +117,7 @@ def spoiled_kernel(kernel: Tensor, generator: np.random.Generator, settings: Gui
 
 def _blurred(taps: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Blur a kernel by a Gaussian, cut off at 3 σ; it grows by as much."""
-    wide = pad_kernels(taps, len(taps) + 2 * math.ceil(3 * sigma))
+    wide = np.pad(taps, math.ceil(3 * sigma))
     far = (np.arange(len(wide))[:, None] - np.arange(len(wide))) / max(sigma, 1e-3)
     row = np.where(np.abs(far) <= 3, np.exp(-0.5 * far**2), 0.0)
     return np.asarray(row @ wide @ row)
