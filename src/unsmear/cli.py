@@ -94,6 +94,7 @@ def pairs(
     seed: Annotated[int, typer.Option(help="Other seeds give other pairs.")] = 0,
     bank: Annotated[Path | None, typer.Option(help="Bank of kernels; without it they are simulated.")] = None,
     settings: Annotated[Path | None, typer.Option(help="TOML file of PairSettings that differ.")] = None,
+    estimates: Annotated[int, typer.Option(help="Of so many pairs also estimate the kernel.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; without it one a core.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also write the first 12 as a picture.")] = None,
 ) -> None:
@@ -104,6 +105,8 @@ def pairs(
     chosen = None if settings is None else made.read_settings(settings)
     sampler = made.PairSampler(sharp, bank, seed=seed, size=size, settings=chosen)
     typer.echo(made.write_pairs(sampler, count, output, workers=workers, progress=True))
+    if estimates:
+        typer.echo(made.write_estimates(output, estimates, workers=workers, progress=True))
     if picture is not None:
         first = [sampler[index] for index in range(min(count, 12))]
         write_photo(Photo(pixels=made.pairs_picture(first, across=2)), picture, overwrite=True)

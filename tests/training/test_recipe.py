@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsmear.errors import RecipeError
+from unsmear.pairs import PairSettings, read_settings
 from unsmear.training.recipe import Recipe, differences, make_recipe, read_recipe, to_toml
 
 
@@ -135,8 +136,16 @@ def test_published_recipe_names_no_folder(tmp_path):
     assert plain["bank"] == "b.safetensors"
 
 
-@pytest.mark.parametrize("name", ["paper", "sglrn-t-cpu", "svrnn", "svrnn-published", "radn"])
+@pytest.mark.parametrize(
+    "name",
+    ["paper", "sglrn-t-cpu", "guided-s", "guided-s-tune", "svrnn", "svrnn-published", "radn"],
+)
 def test_shipped_recipes(name, pytestconfig):
     recipe = read_recipe(pytestconfig.rootpath / "recipes" / f"{name}.toml")
     if name == "paper":
         assert recipe == make_recipe({"run": "runs/paper"})
+
+
+def test_shipped_settings_of_pairs(pytestconfig):
+    settings = read_settings(pytestconfig.rootpath / "recipes" / "guided-s-pairs.toml")
+    assert settings != PairSettings() and sum(settings.weights().values()) == pytest.approx(1.0)

@@ -11,22 +11,36 @@ its source.
     scenes     the motion of one pair: kernels and masks
     sampling   Pair, PairSampler: pairs on the fly
     folders    write_pairs, WrittenPairs: the same pairs on disk
+    estimates  write_estimates: beside them what Eq. 3 makes of the blurred pictures alone
+    guides     kernels with the errors of estimates, for guided networks
+    patches    WrittenPatches, GuidedPatches: what is trained on where a pair as it is does not do
+    workers    processes that share the work
     pictures   pairs_picture: pairs to look at
 """
 
+from unsmear.pairs.estimates import EstimateReport, write_estimates
 from unsmear.pairs.folders import WriteReport, WrittenPairs, write_pairs
+from unsmear.pairs.guides import GuideSettings, spoiled_kernel
+from unsmear.pairs.patches import GuidedPatches, Patch, WrittenPatches
 from unsmear.pairs.pictures import pairs_picture
 from unsmear.pairs.sampling import Pair, PairSampler, stack_pairs
 from unsmear.pairs.settings import PairSettings, read_settings
 
 __all__ = [
+    "EstimateReport",
+    "GuideSettings",
+    "GuidedPatches",
     "Pair",
     "PairSampler",
     "PairSettings",
+    "Patch",
     "WriteReport",
     "WrittenPairs",
+    "WrittenPatches",
     "pairs_picture",
     "read_settings",
+    "spoiled_kernel",
     "stack_pairs",
+    "write_estimates",
     "write_pairs",
 ]

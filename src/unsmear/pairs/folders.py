@@ -6,6 +6,7 @@
     FOLDER/masks/000/00000017.png           {m}, 8-bit grey, B images of S×S below one another, units of 1/255
     FOLDER/kernels/000/00000017.safetensors {k}, float32 (B, K, K); the pair's facts as JSON in the header
     FOLDER/pairs.jsonl                      one line of facts a pair, written when all are there
+    FOLDER/estimates/000/00000017.safetensors  what Eq. 3 makes of v alone (estimates.py), where asked for
 
 Sub-folders hold 1000 pairs. The masks of a pair are multiples of 1/255 from the start (see `draw_scene`), so
 8 bit store them without loss and PNG makes about 25 KB of them; 25 float masks would be 6.6 MB a pair. They
@@ -21,10 +22,8 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -36,14 +35,17 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from torch import Tensor
 from tqdm import tqdm
 
 from unsmear import __version__
 from unsmear.errors import PairsError
 from unsmear.pairs.sampling import Pair, PairSampler
+from unsmear.pairs.workers import checked_workers, in_chunks
 
 _FORMAT = "unsmear pairs 1"
 _PARTS = {"sharp": ".png", "blurred": ".png", "masks": ".png", "kernels": ".safetensors"}
+ESTIMATES = "estimates"  # beside them, for the first pairs, where asked for (estimates.py)
 _LAST = "kernels"  # written after the others: where it is, the pair is complete
 _CHUNK = 32  # pairs a worker makes between two reports
 _AGAIN = "delete the pair's file in kernels/ and run `unsmear pairs` again, which makes the pair anew"
@@ -106,13 +108,10 @@ def write_pairs(
     target = Path(folder)
     if count < 1:
         raise PairsError(f"asked for {count} pairs; expected at least 1")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = cores if workers is None else workers
-    if workers < 1:
-        raise PairsError(f"asked for {workers} workers; expected at least 1")
+    workers = checked_workers(workers)
     try:
         whole = _open_folder(sampler, count, target)
-        missing = [index for index in range(whole) if not _path(target, _LAST, index).exists()]
+        missing = [index for index in range(whole) if not pair_path(target, _LAST, index).exists()]
         # Neighbours in a chunk share photographs, which are then decoded once.
         missing.sort(key=lambda index: (sampler.photo_of(index), index))
         chunks = [missing[first : first + _CHUNK] for first in range(0, len(missing), _CHUNK)]
@@ -120,12 +119,12 @@ def write_pairs(
         with tqdm(
             total=whole, initial=whole - len(missing), unit="pair", disable=None if progress else True
         ) as bar:
-            for done, left_out in _write_chunks(sampler, target, chunks, min(workers, len(chunks))):
+            for done, left_out in in_chunks(partial(_write_chunk, sampler, target), chunks, workers=workers):
                 skipped |= left_out
                 sampler.skipped |= left_out  # it was another process that found them
                 bar.update(done)
         _write_lines(target, whole)
-        shutil.rmtree(target / ".partial", ignore_errors=True)
+        remove_partial(target)
     except OSError as error:
         reason = error.strerror or str(error)
         raise PairsError(f"cannot write pairs to {target}: {reason}; call again to go on") from error
@@ -142,10 +141,12 @@ class WrittenPairs:
             PairsError: no folder of pairs, or an unfinished one.
         """
         self.folder = Path(folder)
-        self.manifest = _read_manifest(self.folder)
-        if self.manifest is None:
+        manifest = read_manifest(self.folder)
+        if manifest is None:
             raise PairsError(f"{self.folder} has no manifest.json; expected a folder made by `unsmear pairs`")
+        self.manifest = manifest
         self.size = int(self.manifest["size"])
+        self.estimates = int(self.manifest.get(ESTIMATES, 0))
         self._count = int(self.manifest["count"])
         if not (self.folder / "pairs.jsonl").exists():
             raise PairsError(f"{self.folder} is unfinished (no pairs.jsonl); finish it with `unsmear pairs`")
@@ -164,30 +165,52 @@ class WrittenPairs:
         Raises:
             PairsError: a file of it is missing or damaged; the message names it.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"pair {index} does not exist; {self.folder} holds 0 to {len(self) - 1}")
-        kernels, facts = _read_kernels(_path(self.folder, "kernels", index))
+        kernels, facts = read_kernels(self._path("kernels", index))
         size, bases = self.size, len(kernels)
-        sharp = _read_png(_path(self.folder, "sharp", index), (size, size, 3))
-        blurred = _read_png(_path(self.folder, "blurred", index), (size, size, 3))
-        masks = _read_png(_path(self.folder, "masks", index), (bases * size, size, 1))
+        sharp, blurred = self.images(index)
+        masks = _read_png(self._path("masks", index), (bases * size, size, 1))
         return Pair(
-            sharp=torch.from_numpy(sharp.transpose(2, 0, 1).copy()).float() / 255,
-            blurred=torch.from_numpy(blurred.transpose(2, 0, 1).copy()).float() / 255,
+            sharp=sharp,
+            blurred=blurred,
             kernels=torch.from_numpy(kernels),
             masks=torch.from_numpy(masks.reshape(bases, size, size)).float() / 255,
             facts=facts,
         )
 
+    def images(self, index: int) -> tuple[Tensor, Tensor]:
+        """Read u and v of pair `index` alone, (3, S, S) float32 in [0, 1]; raises as for the whole pair."""
+        shape = (self.size, self.size, 3)
+        sharp, blurred = (_read_png(self._path(part, index), shape) for part in ("sharp", "blurred"))
+        return _image(sharp), _image(blurred)
+
+    def estimate(self, index: int) -> Tensor | None:
+        """Read the kernel that was estimated from the blurred picture of pair `index` alone.
+
+        Returns:
+            (K, K) float32 on the simplex, centred by mass; one pixel where nothing could be estimated; None
+            for pairs from `estimates` on.
+
+        Raises:
+            PairsError: its file is missing or damaged; the message names it.
+        """
+        path = self._path(ESTIMATES, index)
+        return torch.from_numpy(read_kernels(path)[0][0]) if index < self.estimates else None
+
+    def _path(self, part: str, index: int) -> Path:
+        if not 0 <= index < len(self):
+            raise IndexError(f"pair {index} does not exist; {self.folder} holds 0 to {len(self) - 1}")
+        return pair_path(self.folder, part, index)
+
 
 # The folder
 
 
-def _path(folder: Path, part: str, index: int) -> Path:
-    return folder / part / f"{index // 1000:03d}" / f"{index:08d}{_PARTS[part]}"
+def pair_path(folder: Path, part: str, index: int) -> Path:
+    """Where a part of a pair lies, such as FOLDER/kernels/000/00000017.safetensors."""
+    return folder / part / f"{index // 1000:03d}" / f"{index:08d}{_PARTS.get(part, '.safetensors')}"
 
 
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest, None where there is none.
 
     Raises:
@@ -219,7 +242,7 @@ def _open_folder(sampler: PairSampler, count: int, folder: Path) -> int:
         ],
     }
     wanted = json.loads(json.dumps(wanted))  # tuples become lists, as in what is read back
-    found = _read_manifest(folder)
+    found = read_manifest(folder)
     if found is None:
         if folder.is_dir() and any(item.name != ".partial" for item in folder.iterdir()):
             raise PairsError(f"{folder} holds other things but no pairs; give a new or an empty folder")
@@ -235,15 +258,26 @@ def _open_folder(sampler: PairSampler, count: int, folder: Path) -> int:
     for part in _PARTS:
         for thousand in range(-(-count // 1000)):
             (folder / part / f"{thousand:03d}").mkdir(parents=True, exist_ok=True)
+    make_partial(folder)
+    if found is None or count > int(found["count"]):
+        (folder / "pairs.jsonl").unlink(missing_ok=True)
+        kept = {key: value for key, value in (found or {}).items() if key == ESTIMATES}
+        write_manifest(folder, wanted | {"count": count} | kept)
+    return count
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write manifest.json."""
+    text = json.dumps(manifest, indent=1, ensure_ascii=False)
+    write_whole(folder, folder / "manifest.json", text.encode())
+
+
+def make_partial(folder: Path) -> None:
+    """Make the sub-folder of unfinished files, and clear it of what dead processes left there."""
     (folder / ".partial").mkdir(exist_ok=True)
     for leftover in (folder / ".partial").iterdir():
         if not psutil.pid_exists(int(leftover.name.partition("-")[0])):
             leftover.unlink(missing_ok=True)
-    if found is None or count > int(found["count"]):
-        (folder / "pairs.jsonl").unlink(missing_ok=True)
-        text = json.dumps(wanted | {"count": count}, indent=1, ensure_ascii=False)
-        _write(folder, folder / "manifest.json", text.encode())
-    return count
 
 
 def _sha256(path: Path) -> str:
@@ -251,7 +285,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(folder: Path, path: Path, content: bytes) -> None:
+def remove_partial(folder: Path) -> None:
+    """Remove the sub-folder of unfinished files."""
+    shutil.rmtree(folder / ".partial", ignore_errors=True)
+
+
+def write_whole(folder: Path, path: Path, content: bytes) -> None:
     """Write a file that appears under its name only when it is complete."""
     part = folder / ".partial" / f"{os.getpid()}-{threading.get_ident()}"
     part.write_bytes(content)
@@ -262,9 +301,9 @@ def _write_lines(folder: Path, count: int) -> None:
     """Write pairs.jsonl from the facts in the kernels' files, in the order of the index."""
     lines = []
     for index in range(count):
-        _, facts = _read_kernels(_path(folder, "kernels", index), only_facts=True)
+        _, facts = read_kernels(pair_path(folder, "kernels", index), only_facts=True)
         lines.append(json.dumps(facts, ensure_ascii=False))
-    _write(folder, folder / "pairs.jsonl", ("\n".join(lines) + "\n").encode())
+    write_whole(folder, folder / "pairs.jsonl", ("\n".join(lines) + "\n").encode())
 
 
 # Writing one pair, and many
@@ -279,42 +318,21 @@ def _write_pair(folder: Path, index: int, pair: Pair) -> None:
     }
     for part, pixels in levels.items():
         image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
-        _write(folder, _path(folder, part, index), image.pngsave_buffer(**_PNG))
-    header = {"facts": json.dumps(pair.facts, ensure_ascii=False)}
-    kernels = save({"kernels": np.ascontiguousarray(pair.kernels.numpy())}, metadata=header)
-    _write(folder, _path(folder, _LAST, index), kernels)
+        write_whole(folder, pair_path(folder, part, index), image.pngsave_buffer(**_PNG))
+    write_kernels(folder, pair_path(folder, _LAST, index), pair.kernels, pair.facts)
 
 
-def _levels(tensor: torch.Tensor) -> NDArray[np.uint8]:
+def write_kernels(folder: Path, path: Path, kernels: Tensor, facts: dict[str, Any]) -> None:
+    """Write (B, K, K) float32 kernels with facts."""
+    header = {"facts": json.dumps(facts, ensure_ascii=False)}
+    write_whole(folder, path, save({"kernels": np.ascontiguousarray(kernels.numpy())}, metadata=header))
+
+
+def _levels(tensor: Tensor) -> NDArray[np.uint8]:
     return np.asarray((tensor * 255).round().to(torch.uint8).numpy())
 
 
 Progress = tuple[int, dict[str, str]]  # pairs made, photographs left out
-
-
-def _write_chunks(
-    sampler: PairSampler, folder: Path, chunks: list[list[int]], workers: int
-) -> Iterator[Progress]:
-    """Write all chunks, in this process or in `workers` others; yield after each."""
-    if workers <= 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in a worker: the same bytes
-        try:
-            for chunk in chunks:
-                yield _write_chunk(sampler, folder, chunk)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(sampler, folder)
-    )
-    try:
-        for future in as_completed([pool.submit(_work, chunk) for chunk in chunks]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise PairsError("a worker process died (out of memory?); go on with fewer workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _write_chunk(sampler: PairSampler, folder: Path, indices: Iterable[int]) -> Progress:
@@ -327,31 +345,11 @@ def _write_chunk(sampler: PairSampler, folder: Path, indices: Iterable[int]) -> 
     return done, dict(sampler.skipped)
 
 
-_worker: tuple[PairSampler, Path] | None = None
-
-
-def _start_worker(sampler: PairSampler, folder: Path) -> None:
-    """Keep the sampler of this worker process, and end it when the main process is killed."""
-    global _worker
-    torch.set_num_threads(1)
-    _worker = (sampler, folder)
-
-    def end_with_parent() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _work(indices: list[int]) -> Progress:
-    if _worker is None:
-        raise RuntimeError("worker process without a sampler")
-    return _write_chunk(*_worker, indices)
-
-
 # Reading one pair
+
+
+def _image(pixels: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float() / 255
 
 
 def _read_png(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -366,13 +364,20 @@ def _read_png(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     return np.asarray(pixels)
 
 
-def _read_kernels(path: Path, *, only_facts: bool = False) -> tuple[NDArray[np.float32], dict[str, Any]]:
+def read_kernels(path: Path, *, only_facts: bool = False) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Read (B, K, K) kernels and their facts.
+
+    Raises:
+        PairsError: missing, damaged, or something else.
+    """
     try:
         with safe_open(str(path), framework="numpy") as file:
             facts = json.loads((file.metadata() or {})["facts"])
             kernels = np.zeros((0, 1, 1), np.float32) if only_facts else file.get_tensor("kernels")
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise PairsError(f"{path} is missing or damaged ({error}); {_AGAIN}") from error
+        estimate = path.parents[1].name == ESTIMATES
+        again = "delete it and run `unsmear pairs` with --estimates again" if estimate else _AGAIN
+        raise PairsError(f"{path} is missing or damaged ({error}); {again}") from error
     if kernels.ndim != 3 or kernels.dtype != np.float32:
         raise PairsError(f"{path} holds kernels of shape {kernels.shape}; expected float32 (B, K, K)")
     return kernels, facts

@@ -1,6 +1,7 @@
-"""From folders of photographs to batches: which photographs, which pairs in which step, worker processes."""
+"""From photographs or written pairs to batches: which of them, which in which step, worker processes."""
 
 import hashlib
+import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unsmear.errors import RecipeError
-from unsmear.pairs import Pair, PairSampler
+from unsmear.models import NETWORKS
+from unsmear.pairs import (
+    GuidedPatches,
+    GuideSettings,
+    Pair,
+    PairSampler,
+    Patch,
+    WrittenPairs,
+    WrittenPatches,
+)
+from unsmear.pairs.patches import MARGIN
 from unsmear.photo import find_photos
 from unsmear.training.placing import Place
 from unsmear.training.recipe import Recipe
@@ -20,19 +31,78 @@ from unsmear.training.schedule import batches, stage_at
 
 
 class Sampler(Protocol):
-    """A source of pairs, such as `PairSampler`."""
+    """A source of pairs, such as `PairSampler`, or of patches."""
 
-    def __getitem__(self, index: int) -> Pair:
+    def __getitem__(self, index: int) -> Pair | Patch:
         """Pair `index` ≥ 0, a function of the sampler's own seed and the index alone."""
 
 
-# (recipe, photographs, seed, size) → Sampler; a top-level function, since worker processes are handed it
-MakeSampler = Callable[[Recipe, Sequence[Path], int, int], Sampler]
+Items = Sequence[Any]  # photographs (paths), or numbers of written pairs
+
+# (recipe, items, seed, size) → Sampler; a top-level function, since worker processes are handed it
+MakeSampler = Callable[[Recipe, Items, int, int], Sampler]
 
 
-def make_pair_sampler(recipe: Recipe, photographs: Sequence[Path], seed: int, size: int) -> Sampler:
-    """The sampler of `unsmear.pairs` with the recipe's bank and settings."""
-    return PairSampler(photographs, recipe.bank, seed=seed, size=size, settings=recipe.pairs)
+def make_pair_sampler(recipe: Recipe, items: Items, seed: int, size: int) -> Sampler:
+    """The sampler of `unsmear.pairs` that the recipe asks for, of photographs or numbers of written pairs."""
+    guides = _guides(recipe)
+    if recipe.written is not None:
+        return WrittenPatches(recipe.written, items, seed=seed, size=size, guides=guides)
+    if guides is None:
+        return PairSampler(items, recipe.bank, seed=seed, size=size, settings=recipe.pairs)
+    whole = PairSampler(items, recipe.bank, seed=seed, size=size + 2 * MARGIN, settings=recipe.pairs)
+    return GuidedPatches(whole, settings=guides)
+
+
+def _guides(recipe: Recipe) -> GuideSettings | None:
+    """How the kernels go wrong that the network is shown; None for a network that is shown none.
+
+    Raises:
+        RecipeError: a network that is shown no kernels, but settings for them.
+    """
+    build = NETWORKS[recipe.network].build
+    if getattr(build, "image_channels", 3) == 9:
+        return recipe.guides
+    if recipe.guides != GuideSettings():
+        raise RecipeError(f"guides: {recipe.network} is shown no kernels; leave the table out")
+    return None
+
+
+class Written:
+    """The written pairs of a recipe: the first are held out for the validation, the others trained on.
+
+    Raises:
+        PairsError: no such folder, or an unfinished one.
+        RecipeError: too few pairs, or pairs smaller than what is cut from them.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Read the manifest and split them."""
+        assert recipe.written is not None
+        pairs, check = WrittenPairs(recipe.written), recipe.validation
+        self.digest = hashlib.sha256((pairs.folder / "manifest.json").read_bytes()).hexdigest()
+        self.count, self.estimates = len(pairs), pairs.estimates
+        first = math.ceil(check.held_out * len(pairs))
+        self.held_out, self.trained = range(first), range(first, len(pairs))
+        if not self.trained:
+            raise RecipeError(f"validation.held_out: of {len(pairs)} written pairs none is left to train on")
+        if check.count > first:
+            raise RecipeError(
+                f"validation.count: {check.count} pairs, but {first} of the {len(pairs)} written ones are "
+                "held out; lower it, or raise validation.held_out"
+            )
+        sizes = [("size" if stage.from_step == 0 else "patches", stage.size) for stage in recipe.stages]
+        for key, size in sizes + ([("validation.size", check.size)] if check.count else []):
+            if size > pairs.size:
+                raise RecipeError(
+                    f"{key}: {size} pixels cannot be cut from written pairs of {pairs.size}; "
+                    "lower it, or write larger pairs"
+                )
+
+
+def find_data(recipe: Recipe) -> "Photographs | Written":
+    """The data of a recipe: written pairs where it names them, else photographs; raises as these do."""
+    return Photographs(recipe) if recipe.written is None else Written(recipe)
 
 
 class Photographs:
@@ -73,10 +143,13 @@ def _photographs(folder: Path) -> list[tuple[Path, str]]:
     return found
 
 
-def data_facts(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
+def data_facts(recipe: Recipe, found: Photographs | Written) -> dict[str, Any]:
     """What identifies the data without naming a folder: a resumed run must find the same."""
+    if isinstance(found, Written):
+        facts = {"written": found.count, "estimates": found.estimates}
+        return {**facts, "manifest_sha256": found.digest}
     bank = hashlib.sha256(recipe.bank.read_bytes()).hexdigest() if recipe.bank else None
-    return {"photographs": photographs.count, "photographs_sha256": photographs.digest, "bank_sha256": bank}
+    return {"photographs": found.count, "photographs_sha256": found.digest, "bank_sha256": bank}
 
 
 class _Patches(Dataset[tuple[Tensor, Tensor]]):
@@ -93,19 +166,21 @@ class _Patches(Dataset[tuple[Tensor, Tensor]]):
 
 def feed(
     recipe: Recipe,
-    photographs: Sequence[Path],
+    items: Items,
     *,
     step: int,
     place: Place,
     make: MakeSampler = make_pair_sampler,
 ) -> Iterator[list[Tensor]]:
-    """Batches [blurred, sharp], each (N, 3, size, size), of this process for every step from `step` on.
+    """Batches [blurred, sharp] of this process for every step from `step` on.
+
+    Each is (N, 3, size, size); for guided networks blurred has 9 channels (`guided_input`).
 
     The workers are fresh processes (spawned, one torch thread each): libraries with threads of their own,
     such as libvips, do not survive a fork.
     """
     sizes = {stage_at(recipe, step).size} | {s.size for s in recipe.stages if s.from_step > step}
-    samplers = {size: make(recipe, photographs, recipe.seed, size) for size in sizes}
+    samplers = {size: make(recipe, items, recipe.seed, size) for size in sizes}
     loader = DataLoader(
         _Patches(samplers),
         batch_sampler=list(batches(recipe, step, rank=place.rank, processes=place.processes)),
@@ -127,13 +202,16 @@ def _settle_worker(number: int) -> None:
 
 
 def validation_pairs(
-    recipe: Recipe, photographs: Sequence[Path], *, make: MakeSampler = make_pair_sampler
+    recipe: Recipe, items: Items, *, make: MakeSampler = make_pair_sampler
 ) -> tuple[Tensor, Tensor]:
-    """The fixed (blurred, sharp), each (count, 3, size, size), of held-out photographs."""
+    """The fixed (blurred, sharp) as in `feed`: of held-out photographs, or the middles of held-out pairs."""
     check = recipe.validation
     if not check.count:
         empty = torch.empty(0, 3, check.size, check.size)
         return empty, empty
-    sampler = make(recipe, photographs, check.seed, check.size)
-    drawn = [sampler[index] for index in range(check.count)]
+    sampler = make(recipe, items, check.seed, check.size)
+    if isinstance(sampler, WrittenPatches):
+        drawn: list[Pair | Patch] = [sampler.middle(number) for number in items[: check.count]]
+    else:
+        drawn = [sampler[index] for index in range(check.count)]
     return torch.stack([pair.blurred for pair in drawn]), torch.stack([pair.sharp for pair in drawn])

@@ -35,7 +35,8 @@ class Keeper:
             facts,
             device,
         )
-        self._blurred, self._sharp = fixed
+        self._inputs, self._sharp = fixed
+        self._blurred = self._inputs[:, :3]  # a guided network is shown more beside it
         folder.write_recipe(recipe)
         self._journal = Journal(
             folder.path, step=state.step, total=recipe.iterations, tensorboard=recipe.tensorboard
@@ -63,7 +64,7 @@ class Keeper:
         if validated or drawn:
             count = len(self._sharp) if validated else SAMPLE_ROWS
             restored = restored_pairs(
-                state.published, self._blurred[:count], device=self._device, bf16=recipe.precision == "bf16"
+                state.published, self._inputs[:count], device=self._device, bf16=recipe.precision == "bf16"
             )
             if validated:
                 self._validate(restored)

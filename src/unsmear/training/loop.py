@@ -17,9 +17,9 @@ import unsmear
 from unsmear.errors import RecipeError, TrainingError
 from unsmear.training.feeding import (
     MakeSampler,
-    Photographs,
     data_facts,
     feed,
+    find_data,
     make_pair_sampler,
     validation_pairs,
 )
@@ -33,17 +33,19 @@ from unsmear.training.state import TrainingState
 
 
 def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = make_pair_sampler) -> Path:
-    """Train the recipe's network on blur made on the fly, into the folder `recipe.run`.
+    """Train the recipe's network on blur made on the fly or on written pairs, into the folder `recipe.run`.
 
     Minimises E[Σ_s loss(f_s(v), u_s)] over pairs of a blurred v and a sharp u, each (3, size, size), sRGB in
-    [0, 1], and over the scales s of the network (`over_scales`; most have one). Every step is a function of
-    the recipe and its number: a run that was killed and resumed gives the same bits, on the same machine with
-    the same number of threads (on a GPU: with `deterministic`).
+    [0, 1], and over the scales s of the network (`over_scales`; most have one); a guided network is given the
+    nine channels of `estimation.filtering.guided_input` for v. Every step is a function of the recipe and its
+    number: a run that was killed and resumed gives the same bits, on the same machine with the same number of
+    threads (on a GPU: with `deterministic`).
 
     Args:
         recipe: what to do.
         resume: go on from the newest state in the folder.
-        make_sampler: (recipe, photographs, seed, size) → sampler; a top-level function, sent to the workers.
+        make_sampler: (recipe, photographs or numbers of written pairs, seed, size) → sampler; a top-level
+            function, sent to the workers.
 
     Returns:
         the folder's last.safetensors.
@@ -56,10 +58,10 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
         place = find_place(recipe.device)
         stack.callback(place.close)
         stack.enter_context(_settings(recipe))
-        photographs, folder = Photographs(recipe), RunFolder(recipe.run)
+        found, folder = find_data(recipe), RunFolder(recipe.run)
         model = _network(recipe, place)
         state = TrainingState.begin(recipe, model)
-        data = data_facts(recipe, photographs)
+        data = data_facts(recipe, found)
         if resume:
             folder.restore(state, recipe, data)
         elif place.first:
@@ -69,10 +71,10 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
         if place.first:
             facts: dict[str, Any] = {"recipe": recipe.model_dump(mode="json"), "data": data}
             facts |= {"commit": source_commit(), "version": unsmear.__version__}
-            fixed = validation_pairs(recipe, photographs.held_out, make=make_sampler)
+            fixed = validation_pairs(recipe, found.held_out, make=make_sampler)
             keeper = Keeper(recipe, folder, state, fixed=fixed, facts=facts, device=place.device)
             stack.callback(keeper.close)
-        pairs = feed(recipe, photographs.trained, step=state.step, place=place, make=make_sampler)
+        pairs = feed(recipe, found.trained, step=state.step, place=place, make=make_sampler)
         wrapped, loss_of, pieces = place.wrap(model), LOSSES[recipe.loss], recipe.accumulation
         weights = getattr(model, "scale_weights", None)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from unsmear.errors import RecipeError
-from unsmear.pairs import PairSettings
+from unsmear.pairs import GuideSettings, PairSettings
 
 
 def _listed(value: object) -> object:
@@ -39,7 +39,10 @@ class Validation(_Table):
     size: int = Field(default=256, gt=0, description="height and width of a validation pair, in pixels")
     seed: int = Field(default=1, ge=0, description="seed of the pairs and of which photographs are held out")
     held_out: float = Field(
-        default=0.02, ge=0, lt=1, description="share of the photographs kept from the training"
+        default=0.02,
+        ge=0,
+        lt=1,
+        description="share of the photographs, or of the written pairs the first, kept from the training",
     )
 
 
@@ -70,13 +73,24 @@ class Recipe(_Table):
     pairs: PairSettings = Field(
         default=PairSettings.model_validate({}), description="what the blur of the pairs looks like"
     )
+    written: Path | None = Field(
+        default=None,
+        description="folder of pairs that `unsmear pairs` wrote; patches are cut from them instead of making "
+        "new blur",
+    )
+    guides: GuideSettings = Field(
+        default=GuideSettings.model_validate({}),
+        description="how wrong the kernels are that a guided network is shown",
+    )
     size: int = Field(default=256, gt=0, description="height and width of a patch, in pixels")
     batch: int = Field(default=4, gt=0, description="patches in one step, over all processes together")
     patches: list[PatchStage] = Field(default=[], description="later stages with another size and batch")
 
     # how
     iterations: int = Field(default=10_000, gt=0, description="number of steps")
-    loss: Literal["mse", "charbonnier", "psnr"] = Field(default="mse", description="what is made small")
+    loss: Literal["mse", "charbonnier", "psnr", "psnr-soft"] = Field(
+        default="mse", description="what is made small"
+    )
     optimizer: Literal["adam", "adamw"] = Field(default="adam", description="the rule of the steps")
     learning_rate: float = Field(default=1e-4, gt=0, description="rate after the warm-up")
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of Adam's two averages")
@@ -136,7 +150,7 @@ class Recipe(_Table):
     def without_folders(self) -> dict[str, Any]:
         """The recipe as plain values for a published checkpoint: of each path only the last part stays."""
         plain = self.model_dump(mode="json", exclude_none=True)
-        for key in ("run", "weights", "bank"):
+        for key in ("run", "weights", "bank", "written"):
             if key in plain:
                 plain[key] = Path(plain[key]).name
         plain["sharp"] = [Path(folder).name for folder in plain["sharp"]]
@@ -161,6 +175,10 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         if stage.batch % recipe.accumulation:
             pieces = recipe.accumulation
             yield f"accumulation: a batch of {stage.batch} cannot be cut into {pieces} equal pieces"
+    if recipe.written:
+        given = {"sharp": recipe.sharp, "bank": recipe.bank, "pairs": recipe.pairs != PairSettings()}
+        for key in (key for key, value in given.items() if value):
+            yield f"{key}: written pairs are there already and need none; leave {key} or written out"
     if recipe.samples_every and not recipe.validation.count and "samples_every" in recipe.model_fields_set:
         yield "samples_every: pictures show validation pairs, but validation.count is 0"
 
@@ -225,6 +243,7 @@ def _explain(source: str, problem: Any, changed: Collection[str]) -> str:
         "validation": Validation,
         "patches": PatchStage,
         "pairs": PairSettings,
+        "guides": GuideSettings,
     }
     known = tables[str(problem["loc"][0])] if len(problem["loc"]) > 1 else Recipe
     near = difflib.get_close_matches(str(problem["loc"][-1]), known.model_fields, n=1, cutoff=0.5)
@@ -257,8 +276,9 @@ class Difference(NamedTuple):
 
 
 # What may change when a run goes on: nothing here alters a step that is still to come, except `iterations`,
-# which stretches or shortens the schedule on purpose. Photographs and bank are compared by content, not path.
-HARMLESS = {"iterations", "workers", "device", "sharp", "bank", "weights", "run"} | {
+# which stretches or shortens the schedule on purpose. Photographs, bank and pairs are compared by content,
+# not path.
+HARMLESS = {"iterations", "workers", "device", "sharp", "bank", "written", "weights", "run"} | {
     "validation.every",
     "validation.count",
     "validation.size",

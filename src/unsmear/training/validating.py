@@ -10,7 +10,7 @@ from unsmear.metrics import psnr_rgb
 
 @torch.inference_mode()
 def restored_pairs(model: nn.Module, blurred: Tensor, *, device: torch.device, bf16: bool = False) -> Tensor:
-    """Restore (N, 3, H, W) one by one in evaluation mode (which is given back); float32 in [0, 1]."""
+    """Restore (N, 3 or guided 9, H, W) one by one in evaluation mode (given back); float32 in [0, 1]."""
     was_training = model.training
     model.eval()
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
