@@ -15,6 +15,10 @@ from unsmear.models.uformer import Uformer
 SMALL = {
     "uformer": {"depths": (1,) * 9, "drop_path": 0.0},
     "nafnet": {"encoder": (1, 2), "decoder": (1, 1)},
+    "mscnn": {"width": 16, "blocks": 3},
+    "srn": {"width": 8, "blocks": 1},
+    "pss": {"width": 8},
+    "deblurgan": {"width": 16, "blocks": 3},
 }
 """Arguments that make a family quick to run, by the first part of its names."""
 

@@ -17,8 +17,12 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from unsmear.errors import ModelError
+from unsmear.models.deblurgan import DeblurGAN
 from unsmear.models.low_rank import insert_low_rank, insertions
+from unsmear.models.mscnn import MSCNN
 from unsmear.models.nafnet import NAFNet
+from unsmear.models.pss_srn import PSSSRN
+from unsmear.models.srn import SRN
 from unsmear.models.uformer import Uformer
 
 __all__ = ["NETWORKS", "LowRank", "Network", "create", "insert_low_rank"]
@@ -56,6 +60,17 @@ NETWORKS: Mapping[str, Network] = {
     "nafnet-16": Network(NAFNet, {"width": 16}),
     "nafnet-32": Network(NAFNet, {"width": 32}, published=(17.11, 16.0)),
     "nafnet-64": Network(NAFNet, {"width": 64}, published=(67.89, 63.5)),
+    "mscnn": Network(MSCNN, {}, published=(11.72, 336.0)),
+    "srn": Network(SRN, {}, published=(6.88, 83.5)),
+    "srn-lstm": Network(SRN, {"lstm": True}, published=(8.06, 89.4)),
+    "pss-srn": Network(
+        PSSSRN,
+        {},
+        published=(2.84, None),
+        reason="the released graph has 3.87 M; what the paper left out is unknown",
+    ),
+    "deblurgan": Network(DeblurGAN, {}, published=(11.38, None)),
+    "deblurgan-public": Network(DeblurGAN, {"whole_blocks": False}, published=(6.07, None)),
 }
 
 
