@@ -46,12 +46,20 @@ def test_file_and_changes(tmp_path):
         ({"pairs": {"noize": 0}}, "did you mean 'noise'"),
         ({"iterations": "many"}, "iterations"),
         ({"learning_rate": float("nan")}, "learning_rate"),
-        ({"loss": "l1"}, "loss"),
+        ({"loss": "l3"}, "loss"),
         ({"weight_decay": 0.1}, "weight_decay: Adam has none"),
         ({"betas": [0.9, 1.0]}, "betas"),
         ({"warmup": 10, "iterations": 10}, "warmup: 10 steps do not fit"),
         ({"final_learning_rate": 1e-6}, "final_learning_rate: a constant schedule"),
         ({"final_learning_rate": 1.0, "schedule": "cosine"}, "final_learning_rate: must not be above"),
+        ({"hold": 5}, "hold: a constant schedule has none"),
+        ({"hold": 10, "iterations": 10, "schedule": "cosine"}, "hold: 10 steps do not fit"),
+        ({"power": 2.0, "schedule": "cosine"}, "power: a cosine schedule has none"),
+        ({"halve_at": [3]}, "halve_at: goes with schedule = 'halving'"),
+        ({"schedule": "halving"}, "halve_at: goes with schedule = 'halving'"),
+        ({"loss": "perceptual"}, "vgg: loss = 'perceptual' needs VGG19's weights"),
+        ({"vgg": "vgg19.pth"}, "vgg: .* no other loss takes them"),
+        ({"adversarial": {"wieght": 1.0}}, "'adversarial.wieght'; did you mean 'weight'"),
         ({"accumulation": 3}, "accumulation: a batch of 4"),
         ({"samples_every": 5, "validation": {"count": 0}}, "samples_every"),
         (
@@ -103,6 +111,7 @@ def test_written_recipe_reads_back(network, rate, arguments):
             "arguments": arguments,
             "sharp": ["a b/ü", 'quote"'],
             "patches": [{"from_step": 3, "size": 8, "batch": 2}],
+            "adversarial": {"weight": rate},
         }
     )
     assert make_recipe(tomllib.loads(to_toml(recipe))) == recipe

@@ -118,7 +118,7 @@ class PSSSRN(nn.Module):
             x = self.middle(x)
         x = _twice(self.decoder[0], x)
         for up, nested in zip(layers.up, self.decoder[1:], strict=True):
-            x = _twice(nested, F.relu(up(x), inplace=True).add_(skips.pop()))
+            x = _twice(nested, F.relu(up(x), inplace=True) + skips.pop())
         return layers.leave(x)  # type: ignore[no-any-return]
 
 

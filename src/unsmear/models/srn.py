@@ -152,7 +152,7 @@ class SRN(nn.Module):
             x = self.middle(x)
         x = self.decoder[0](x)
         for up, blocks in zip(self.up, self.decoder[1:], strict=True):
-            x = blocks(F.relu(up(x), inplace=True).add_(skips.pop()))
+            x = blocks(F.relu(up(x), inplace=True) + skips.pop())
         return self.leave(x), state
 
 

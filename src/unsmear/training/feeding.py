@@ -75,8 +75,11 @@ def _photographs(folder: Path) -> list[tuple[Path, str]]:
 
 def data_facts(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     """What identifies the data without naming a folder: a resumed run must find the same."""
-    bank = hashlib.sha256(recipe.bank.read_bytes()).hexdigest() if recipe.bank else None
-    return {"photographs": photographs.count, "photographs_sha256": photographs.digest, "bank_sha256": bank}
+    files = {"bank_sha256": recipe.bank, "vgg_sha256": recipe.vgg}
+    sums = {
+        key: hashlib.sha256(path.read_bytes()).hexdigest() if path else None for key, path in files.items()
+    }
+    return {"photographs": photographs.count, "photographs_sha256": photographs.digest, **sums}
 
 
 class _Patches(Dataset[tuple[Tensor, Tensor]]):
