@@ -169,5 +169,5 @@ def test_first_weights_are_the_official_ones():
     bound = (6 / (2 * 25 * 128)) ** 0.5  # Xavier, uniform
     weight = model.decoder[0][0].first.weight
     assert 0.98 * bound < weight.abs().max() <= bound
-    assert float(model.lstm.gates.weight.std()) == pytest.approx(0.88e-3, rel=0.02)  # cut at two sigma
+    assert model.lstm.gates.weight.std().item() == pytest.approx(0.88e-3, rel=0.02)  # cut at two sigma
     assert all(not parameter.any() for name, parameter in model.named_parameters() if "bias" in name)

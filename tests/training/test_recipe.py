@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from unsmear.errors import RecipeError
 from unsmear.training.recipe import Recipe, differences, make_recipe, read_recipe, to_toml
+from unsmear.training.schedule import learning_rate
 
 
 def write(folder, text):
@@ -142,6 +143,17 @@ def test_published_recipe_names_no_folder(tmp_path):
     assert str(tmp_path) not in str(plain)
     assert plain["sharp"] == ["photos"]
     assert plain["bank"] == "b.safetensors"
+
+
+@pytest.mark.parametrize("name", ["mscnn", "srn", "pss-srn", "deblurgan"])
+def test_recipes_of_the_zoo_train_their_network_down_to_the_end(name, pytestconfig):
+    path = pytestconfig.rootpath / "recipes" / f"{name}.toml"
+    recipe = read_recipe(path)
+    assert recipe.network == name
+    assert len(path.read_text("utf-8").splitlines()) <= 15
+    assert learning_rate(recipe, 0) == 1e-4
+    assert learning_rate(recipe, recipe.iterations - 1) < 1.5e-5
+    assert (recipe.adversarial is not None) == (name == "deblurgan")
 
 
 @pytest.mark.parametrize("name", ["paper", "sglrn-t-cpu"])
