@@ -216,12 +216,12 @@ def evaluate(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="Weights of the official Uformer, .pth or .safetensors.")],
+    source: Annotated[Path, typer.Argument(help="Weights of the official code, .pth or .safetensors.")],
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="Our network, of the same size.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write the weights of the official Uformer as a checkpoint of ours, which computes the same."""
+    """Write official weights of a network as a checkpoint of ours, which computes the same."""
     from unsmear.models import convert as conversion
 
     typer.echo(conversion.convert(source, name, output, overwrite=overwrite)[1])

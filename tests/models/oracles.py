@@ -61,6 +61,16 @@ def spandrel_uformer(*, width, depths, image_size=256):
         return Uformer(img_size=image_size, embed_dim=width, depths=list(depths), modulator=True).eval()
 
 
+def spandrel_nafnet(*, width, encoder=(1, 1, 1, 28), bottleneck=1, decoder=(1, 1, 1, 1)):
+    """The official NAFNet as spandrel has it, in evaluation mode; skips the test where that is absent."""
+    if importlib.util.find_spec("spandrel") is None:
+        pytest.skip("spandrel is not installed")
+    with torchvision_or_nothing():
+        from spandrel.architectures.NAFNet import NAFNet
+    blocks = {"middle_blk_num": bottleneck, "enc_blk_nums": list(encoder), "dec_blk_nums": list(decoder)}
+    return NAFNet(width=width, **blocks).eval()
+
+
 def randomise(model, seed=0):
     """Fill every weight that a training would move: biases, norms, relative positions, modulators too."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from oracles import randomise, spandrel_uformer
+from oracles import randomise, spandrel_nafnet, spandrel_uformer
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -8,7 +8,8 @@ from unsmear.cli import app
 from unsmear.errors import ModelError
 from unsmear.models import NETWORKS, create
 from unsmear.models.checkpoints import load_checkpoint
-from unsmear.models.convert import convert, fill, official_names
+from unsmear.models.convert import convert, fill
+from unsmear.models.official import OFFICIAL, converted
 from unsmear.models.uformer import Uformer
 
 DEPTHS = {"t": (2,) * 9, "s": (2,) * 9, "b": (1, 2, 8, 8, 2, 8, 8, 2, 1)}
@@ -67,7 +68,7 @@ def test_training_path_computes_what_the_official_code_does():
 def test_every_weight_of_ours_has_official_names_and_none_is_used_twice():
     with torch.device("meta"):
         ours = [name for name in create("uformer-b").state_dict()]
-    theirs = [theirs for name in ours for theirs in official_names(name)]
+    theirs = [theirs for name in ours for theirs in OFFICIAL[Uformer].names(name)]
     assert (
         len(theirs) == len(set(theirs)) == len(ours) + 2 * sum(DEPTHS["b"])
     )  # to_q and to_kv are one of ours
@@ -198,8 +199,78 @@ def test_unknown_name_answers_with_the_nearest(pth, tmp_path):
         convert(pth, "uformert", tmp_path / "out.safetensors")
 
 
-def test_every_network_of_the_table_has_a_size_to_convert_to():
-    for name in (name for name, row in NETWORKS.items() if row.build is Uformer):
-        with torch.device("meta"):
-            model = create(name)
-        assert all(official_names(n) for n in model.state_dict() if not n.startswith("middle."))
+@pytest.mark.parametrize("name", [name for name, row in NETWORKS.items() if row.build in OFFICIAL])
+def test_every_network_with_official_weights_takes_those_of_its_own_layout(name, tmp_path):
+    # Meta tensors: names and shapes there and back, whatever their values.
+    with torch.device("meta"):
+        model = create(name)
+    official = OFFICIAL[type(model)]
+    layout = official.layout(model)
+    assert official.describe(layout)
+    ours = converted(model)
+    assert sum(tensor.numel() for tensor in ours.values()) == sum(
+        torch.Size(shape).numel() for shape in layout.values()
+    )
+    fill(model, {n: torch.empty(shape, device="meta") for n, shape in layout.items()})
+
+
+def test_a_network_without_official_weights_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("unsmear.models.convert.OFFICIAL", {})
+    with pytest.raises(ModelError, match="uformer-t: no official weights"):
+        convert(tmp_path / "a.pth", "uformer-t", tmp_path / "b.safetensors")
+
+
+# NAFNet
+
+BLOCKS = {"encoder": (1, 1, 2), "bottleneck": 1, "decoder": (1, 2, 1)}
+
+
+@pytest.fixture(scope="module")
+def official_nafnet():
+    return randomise(spandrel_nafnet(width=16, **BLOCKS))
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 160)])
+def test_nafnet_computes_what_the_official_one_does(official_nafnet, height, width):
+    ours = filled(official_nafnet, "nafnet-16", **BLOCKS)
+    compare(official_nafnet, ours, height, width, batch=2)
+
+
+def test_nafnet_of_the_table_computes_what_the_official_one_does():
+    official = randomise(spandrel_nafnet(width=16))
+    compare(official, filled(official, "nafnet-16"), 64, 48)
+
+
+def test_nafnet_in_bands_computes_what_the_official_one_does(official_nafnet, monkeypatch):
+    ours = filled(official_nafnet, "nafnet-16", **BLOCKS)
+    monkeypatch.setattr("unsmear.models.nafnet.BAND_ELEMENTS", 2 * 32 * 64 * 3)  # three rows at the top
+    compare(official_nafnet, ours, 64, 64)
+
+
+@pytest.mark.filterwarnings("ignore:'saved_variables' is deprecated")  # spandrel's
+def test_nafnet_trains_as_the_official_one_does(official_nafnet):
+    ours = filled(official_nafnet, "nafnet-16", **BLOCKS)
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for model in (official_nafnet, ours):
+        model.zero_grad()
+        (model(image) ** 2).mean().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+        model.zero_grad()
+    for name, gradient in gradients[1].items():
+        (theirs,) = OFFICIAL[type(ours)].names(name)
+        expected = gradients[0][theirs].reshape(gradient.shape)
+        torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-3)
+
+
+def test_nafnet_of_its_training_converts(official_nafnet, tmp_path):
+    torch.save({"params": randomise(spandrel_nafnet(width=16)).state_dict()}, tmp_path / "n.pth")
+    ours, said = convert(tmp_path / "n.pth", "nafnet-16", tmp_path / "n.safetensors")
+    assert "nafnet-16" in said and ours.made_by["model"] == "nafnet-16"
+    with pytest.raises(ModelError, match=r"NAFNet of width 16 .* not nafnet-32; that is nafnet-16"):
+        convert(tmp_path / "n.pth", "nafnet-32", tmp_path / "b.safetensors")
+    with pytest.raises(ModelError, match=r"not an official Uformer; .* found decoders"):
+        convert(tmp_path / "n.pth", "uformer-t", tmp_path / "b.safetensors")
+    torch.save({"params": official_nafnet.state_dict()}, tmp_path / "o.pth")
+    with pytest.raises(ModelError, match=r"\[1, 1, 2\], 1, \[1, 2, 1\], not nafnet-16; no network of ours"):
+        convert(tmp_path / "o.pth", "nafnet-16", tmp_path / "b.safetensors")

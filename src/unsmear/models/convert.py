@@ -1,20 +1,13 @@
-"""Weights of the official Uformer (github.com/ZhendongWang6/Uformer) as a checkpoint of ours.
+"""Weights of the official codes as checkpoints of ours (models/official.py says whose, and which become
+which).
 
-One table, `STAGE_NAMES` and `BLOCK_NAMES`, says which of its weights become ours. Only layouts change:
-
-    to_q (C, C), to_kv (2C, C)            → attention.qkv (3C, C), rows of Q above those of K and V
-    relative_position_bias_table (225, h) → attention.bias_table (15, 15, h), difference in rows, in columns
-    modulator (64, C)                     → modulator (8, 8, C), row and column in the window
-
-The buffer `relative_position_index` is computed, not stored. Our outputs are then those of the official code,
-which tests/models/test_convert.py shows against the independent copy in the package spandrel.
+They are read by torch's restricted unpickler or from safetensors: a file that would run code is refused.
 """
 
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -23,37 +16,8 @@ from torch import Tensor, nn
 from unsmear.errors import ModelError
 from unsmear.models import NETWORKS, create
 from unsmear.models.checkpoints import misfits, save_checkpoint
-from unsmear.models.uformer import Uformer
+from unsmear.models.official import OFFICIAL, Official, converted
 from unsmear.writable import make_writable
-
-STAGE_NAMES: Mapping[str, str] = {
-    r"enter": r"input_proj.proj.0",
-    r"encoder\.(\d)\.(\d+)": r"encoderlayer_\1.blocks.\2",
-    r"down\.(\d)": r"dowsample_\1.conv.0",
-    r"bottleneck\.(\d+)": r"conv.blocks.\1",
-    r"up\.(\d)": r"upsample_\1.deconv.0",
-    r"decoder\.(\d)\.(\d+)": r"decoderlayer_\1.blocks.\2",
-    r"leave": r"output_proj.proj.0",
-}
-"""Ours (a pattern) → official, the first part of a name."""
-
-BLOCK_NAMES: Mapping[str, tuple[str, ...]] = {
-    "norm1": ("norm1",),
-    "modulator": ("modulator.weight",),
-    "attention.bias_table": ("attn.relative_position_bias_table",),
-    "attention.qkv": ("attn.qkv.to_q", "attn.qkv.to_kv"),
-    "attention.out": ("attn.proj",),
-    "norm2": ("norm2",),
-    "feed_forward.widen": ("mlp.linear1.0",),
-    "feed_forward.local": ("mlp.dwconv.0",),
-    "feed_forward.narrow": ("mlp.linear2.0",),
-}
-"""Ours → official within a block, without a last `.weight` or `.bias`; several are stacked by rows."""
-
-_COMPUTED = ".relative_position_index"
-
-_Size = tuple[int, tuple[int, ...]]
-"""Width and depths of a Uformer."""
 
 
 def convert(
@@ -62,8 +26,9 @@ def convert(
     """Write the official weights in `source` as a checkpoint of ours.
 
     Args:
-        source: .pth of the official training (a state dict, bare or in {"state_dict": …}, names with or
-            without "module."; read by torch's restricted unpickler) or .safetensors with the same names.
+        source: .pth of the official training (a state dict, bare or in {"state_dict": …} or {"params": …},
+            names with or without "module."; read by torch's restricted unpickler) or .safetensors with the
+            same names.
         name: one of our networks, of the same size; the low-rank module of a low-rank variant stays as it
             starts, the identity.
         output: file to write.
@@ -81,14 +46,14 @@ def convert(
     if Path(output).exists() and not overwrite:
         raise ModelError(f"{output}: exists already; choose another name, or replace it by --overwrite")
     make_writable(Path(output).parent, ModelError)
-    size = _size_of(name)
+    _official(_shapes_of(name), name)
     official = read_official_weights(source)
-    _check_size(source, official, size, name)
-    model = cast(Uformer, create(name))
+    _check_size(source, official, name)
+    model = create(name)
     fill(model, official, source)
     save_checkpoint(model, output, {"converted_from": Path(source).name})
     said = f"{output}: {name} with the weights of {source}"
-    if not isinstance(model.middle, nn.Identity):
+    if NETWORKS[name].low_rank:
         said += "; its low-rank module is untrained (the identity)"
     return model.eval(), said
 
@@ -112,10 +77,10 @@ def read_official_weights(source: str | Path) -> dict[str, Tensor]:
                 "trust it, save what is under 'state_dict' in a file of its own and convert that"
             ) from error
         raise ModelError(f"{source}: neither .pth nor .safetensors, or damaged") from error
-    if isinstance(content, dict):
-        content = content.get("state_dict", content)
+    for key in ("state_dict", "params"):  # the second is BasicSR's, NAFNet's training code
+        content = content.get(key, content) if isinstance(content, dict) else content
     if not (isinstance(content, dict) and content and all(isinstance(t, Tensor) for t in content.values())):
-        raise ModelError(f"{source}: expected names and tensors, bare or under 'state_dict'")
+        raise ModelError(f"{source}: expected names and tensors, bare or under 'state_dict' or 'params'")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
@@ -124,89 +89,62 @@ def _restricted_load(source: str | Path) -> Any:
     return torch.load(source, map_location="cpu", weights_only=True)
 
 
-def fill(model: Uformer, official: Mapping[str, Tensor], source: str | Path = "official weights") -> None:
+def fill(model: nn.Module, official: Mapping[str, Tensor], source: str | Path = "official weights") -> None:
     """Copy official weights into `model`; a low-rank module keeps its own.
 
     Raises:
         ModelError: names that are missing, unexpected or of another shape; the model is unchanged then.
     """
-    left = {name for name in official if not name.endswith(_COMPUTED)}
+    theirs = _official(model, type(model).__name__)
+    left = {name for name in official if not name.endswith(theirs.computed)}
     missing, shapes, weights = [], [], {}
-    for name, ours in model.state_dict().items():
-        if name.startswith(f"{model.LOW_RANK_POINT}."):
-            continue
-        names = official_names(name)
+    for name, ours in converted(model).items():
+        names = theirs.names(name)
         left.difference_update(names)
         missing += [n for n in names if n not in official]
         if not all(n in official for n in names):
             continue
-        parts = [official[n] for n in names]
-        expected = _official_shapes(ours, len(parts), flat=name.endswith(("modulator", "bias_table")))
+        expected = theirs.shapes(name, tuple(ours.shape))
         wrong = [
-            f"{n} {tuple(part.shape)} instead of {shape}"
-            for n, part, shape in zip(names, parts, expected, strict=True)
-            if tuple(part.shape) != shape
+            f"{n} {tuple(official[n].shape)} instead of {shape}"
+            for n, shape in zip(names, expected, strict=True)
+            if tuple(official[n].shape) != shape
         ]
         shapes += wrong
         if not wrong:
-            weights[name] = torch.cat([part.float() for part in parts]).reshape(ours.shape)
+            weights[name] = theirs.weight(name, [official[n] for n in names], tuple(ours.shape))
     if problems := misfits(missing=missing, unexpected=left, shapes=shapes):
-        raise ModelError(f"{source}: not the weights of an official Uformer; {problems}")
+        raise ModelError(f"{source}: not the weights of an official {theirs.title}; {problems}")
     model.load_state_dict(weights, strict=False)
 
 
-def official_names(name: str) -> tuple[str, ...]:
-    """Return the official names of one of our weights, by the table."""
-    for ours, theirs in STAGE_NAMES.items():
-        if not (match := re.match(rf"{ours}(?=\.)", name)):
-            continue
-        stage, rest = match.expand(theirs), name[match.end() + 1 :]
-        if rest in ("weight", "bias"):
-            return (f"{stage}.{rest}",)
-        if rest in BLOCK_NAMES:
-            return tuple(f"{stage}.{part}" for part in BLOCK_NAMES[rest])
-        inner, _, kind = rest.rpartition(".")
-        return tuple(f"{stage}.{part}.{kind}" for part in BLOCK_NAMES[inner])
-    raise KeyError(name)
+def _official(model: nn.Module, name: str) -> Official:
+    if type(model) not in OFFICIAL:
+        known = ", ".join(official.title for official in OFFICIAL.values())
+        raise ModelError(f"{name}: no official weights of it are known to us; there are those of {known}")
+    return OFFICIAL[type(model)]
 
 
-def _official_shapes(ours: Tensor, parts: int, *, flat: bool) -> list[tuple[int, ...]]:
-    """Shapes of the official parts of one of our weights: 15×15 or 8×8 as one axis, or Q and K, V apart."""
-    shape = tuple(ours.shape)
-    if flat:
-        return [(shape[0] * shape[1], *shape[2:])]
-    if parts == 1:
-        return [shape]
-    channels = shape[0] // 3
-    return [(channels, *shape[1:]), (2 * channels, *shape[1:])]
-
-
-def _check_size(source: str | Path, official: Mapping[str, Tensor], size: _Size, name: str) -> None:
-    """Compare width and depths with those of `name`: says more than hundreds of names that do not fit."""
-    stages = [*(f"encoderlayer_{i}" for i in range(4)), "conv", *(f"decoderlayer_{i}" for i in range(4))]
-    depths = tuple(
-        len({m[1] for n in official if (m := re.match(rf"{stage}\.blocks\.(\d+)\.", n))}) for stage in stages
-    )
-    first = official.get("input_proj.proj.0.weight")
-    if first is None or first.ndim != 4 or 0 in depths:
+def _check_size(source: str | Path, official: Mapping[str, Tensor], name: str) -> None:
+    """Compare the size with that of `name`: says more than hundreds of names that do not fit."""
+    model = _shapes_of(name)
+    theirs = _official(model, name)
+    found = theirs.describe({n: tuple(tensor.shape) for n, tensor in official.items()})
+    if found is None:
         raise ModelError(
-            f"{source}: not an official Uformer; expected names as input_proj.proj.0.weight and "
-            f"encoderlayer_0.blocks.0.…, found {', '.join(sorted(official)[:3])}"
+            f"{source}: not an official {theirs.title}; expected names as {theirs.example}, "
+            f"found {', '.join(sorted(official)[:3])}"
         )
-    found = (len(first), depths)
-    if found == size:
+    if found == theirs.describe(theirs.layout(model)):
         return
-    fitting = [n for n in NETWORKS if n.startswith("uformer") and _size_of(n) == found]
+    others = {n: _shapes_of(n) for n, row in NETWORKS.items() if not row.low_rank}
+    same = {n: other for n, other in others.items() if type(other) is type(model)}
+    fitting = [n for n, other in same.items() if theirs.describe(theirs.layout(other)) == found]
     hint = f"that is {fitting[0]}" if fitting else "no network of ours has that size"
-    raise ModelError(
-        f"{source}: holds a Uformer of width {found[0]} and depths {list(depths)}, not {name}; {hint}"
-    )
+    raise ModelError(f"{source}: holds {found}, not {name}; {hint}")
 
 
-def _size_of(name: str) -> _Size:
-    with torch.device("meta"):  # shapes without numbers
-        model = create(name)
-    if not isinstance(model, Uformer):
-        raise ModelError(f"{name}: only the Uformer family has official weights to convert")
-    stages = [*model.encoder, model.bottleneck, *model.decoder]
-    return model.enter.out_channels, tuple(len(cast(nn.Sequential, stage)) for stage in stages)
+def _shapes_of(name: str) -> nn.Module:
+    """A network without numbers."""
+    with torch.device("meta"):
+        return create(name)

@@ -178,7 +178,7 @@ def insert_low_rank(
             `model.named_modules()` has it; it is replaced by Sequential(submodule, module). None: the
             network's declared `LOW_RANK_POINT`.
         channels: C; None: those of the convolution or norm at `point`, or else found by running the network
-            once on a small picture (1, 3, H, W).
+            once on a small picture (1, 3, H, 2 H).
         control: put in the `PlainBlock` of as many parameters instead.
         reduction: r, the rank is K = max(1, C // r).
         ridge: of the projection.
@@ -245,20 +245,23 @@ def _channels_at(model: nn.Module, place: nn.Module, point: str) -> int:
     try:
         model.eval()
         with torch.no_grad():
-            model(torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype))
+            model(torch.zeros(1, 3, side, 2 * side, device=weight.device, dtype=weight.dtype))
     except Exception as error:  # whatever a foreign network raises at such a picture
         raise ModelError(
             f"{type(model).__name__}: the channels at {point!r} cannot be found by running it on a picture "
-            f"(1, 3, {side}, {side}) ({error}); name them: channels=…"
+            f"(1, 3, {side}, {2 * side}) ({error}); name them: channels=…"
         ) from error
     finally:
         hook.remove()
         for module, training in modes.items():
             module.training = training
-    if not seen or not isinstance(seen[0], Tensor) or seen[0].ndim != 4:
-        what = f"gives {tuple(seen[0].shape)}" if seen and isinstance(seen[0], Tensor) else "gives no tensor"
-        raise ModelError(f"{point!r} {what}; expected feature maps (N, C, H, W): name another submodule")
-    return int(seen[0].shape[1])
+    shape = tuple(seen[0].shape) if seen and isinstance(seen[0], Tensor) else None
+    if shape is None or len(shape) != 4 or shape[3] != 2 * shape[2]:  # e.g. (N, H, W, C)
+        raise ModelError(
+            f"{point!r} gives {shape or 'no tensor'} for a picture (1, 3, {side}, {2 * side}); "
+            "expected feature maps (N, C, H, W): name another submodule"
+        )
+    return shape[1]
 
 
 def _reshaping(channels: int) -> nn.Sequential:
