@@ -49,6 +49,7 @@ class Network(NamedTuple):
 _UFORMER_B: Mapping[str, Any] = {"width": 32, "depths": (1, 2, 8, 8, 2, 8, 8, 2, 1)}
 _UFORMER_COUNT = "its code counts windows at a border as whole, and norms as products"
 _UFORMER_SMALL = f"counted there without modulators; {_UFORMER_COUNT}"
+_COUNTED = "theirs counted in the official code"
 
 NETWORKS: Mapping[str, Network] = {
     "uformer-t": Network(Uformer, {"width": 16}, published=(5.23, 12.00), reason=_UFORMER_SMALL),
@@ -60,9 +61,9 @@ NETWORKS: Mapping[str, Network] = {
     "nafnet-16": Network(NAFNet, {"width": 16}),
     "nafnet-32": Network(NAFNet, {"width": 32}, published=(17.11, 16.0)),
     "nafnet-64": Network(NAFNet, {"width": 64}, published=(67.89, 63.5)),
-    "mscnn": Network(MSCNN, {}, published=(11.72, 336.0)),
-    "srn": Network(SRN, {}, published=(6.88, 83.5)),
-    "srn-lstm": Network(SRN, {"lstm": True}, published=(8.06, 89.4)),
+    "mscnn": Network(MSCNN, {}, published=(11.72, 336.0), reason=_COUNTED),
+    "srn": Network(SRN, {}, published=(6.88, 83.5), reason=_COUNTED),
+    "srn-lstm": Network(SRN, {"lstm": True}, published=(8.06, 89.4), reason=f"{_COUNTED}, for one colour"),
     "pss-srn": Network(
         PSSSRN,
         {},
@@ -70,7 +71,7 @@ NETWORKS: Mapping[str, Network] = {
         reason="the released graph has 3.87 M; what the paper left out is unknown",
     ),
     "deblurgan": Network(DeblurGAN, {}, published=(11.38, None)),
-    "deblurgan-public": Network(DeblurGAN, {"whole_blocks": False}, published=(6.07, None)),
+    "deblurgan-public": Network(DeblurGAN, {"whole_blocks": False}, published=(6.07, None), reason=_COUNTED),
 }
 
 
