@@ -163,11 +163,20 @@ def test_any_size(network, height, width):
     assert found.shape == (2, 3, height, width)
 
 
-def test_first_weights_are_the_official_ones():
+@pytest.mark.parametrize("name", ["mscnn", "srn", "srn-lstm", "pss-srn", "deblurgan"])
+def test_first_outputs_are_of_the_size_of_pictures(name):
+    torch.manual_seed(0)
+    outputs = create(name).train()(image(1, 32, 32))
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    assert all(output.abs().max() < 10 for output in outputs)
+
+
+def test_first_weights_are_the_official_ones_but_for_the_calm():
     torch.manual_seed(0)
     model = create("srn-lstm")
     bound = (6 / (2 * 25 * 128)) ** 0.5  # Xavier, uniform
-    weight = model.decoder[0][0].first.weight
-    assert 0.98 * bound < weight.abs().max() <= bound
+    block = model.decoder[0][0]
+    assert 0.98 * bound < block.first.weight.abs().max() <= bound
+    assert 0.098 * bound < block.second.weight.abs().max() <= 0.1 * bound
     assert model.lstm.gates.weight.std().item() == pytest.approx(0.88e-3, rel=0.02)  # cut at two sigma
     assert all(not parameter.any() for name, parameter in model.named_parameters() if "bias" in name)

@@ -15,8 +15,11 @@ What differs: the counts. The paper has 2.84 M parameters; the released graph ha
 so have we (3.88 M for colours); we could not find what was left out there. The released weights restore red,
 green and blue one by one as grey pictures (`per_colour`); ours by default the three together, for a third of
 the work. Scaling and padding are those of models/srn.py, which see. Training code was never released; like
-the released graph we let no gradient into the picture of the scale before. The low-rank module stands between
-encoder and decoder of the last, full-size pass. TensorFlow's checkpoints cannot be converted here.
+the released graph we let no gradient into the picture of the scale before. First weights are the
+graph's (Xavier), but a tenth of them in the second convolution of each pair and in the last: each of the 48
+pairs of a pass adds half to the variance of what it gets, which at the third scale would make an output of
+10⁷ out of a picture in [0, 1]. The low-rank module stands between encoder and decoder of the last, full-size
+pass. TensorFlow's checkpoints cannot be converted here.
 """
 
 import torch
@@ -25,6 +28,9 @@ from torch.nn import functional as F
 
 SCALES = (4, 2, 1)
 """By how much the picture is smaller in each pass."""
+
+CALM = 0.1
+"""Of the first weights of the second convolutions and of the last one, beside the graph's Xavier."""
 
 TIMES = 2
 """How often each nested module is applied in a row."""
@@ -85,9 +91,10 @@ class PSSSRN(nn.Module):
         self.encoder = nn.ModuleList(NestedModule(channels=width << i) for i in range(3))
         self.middle: nn.Module = nn.Identity()
         self.decoder = nn.ModuleList(NestedModule(channels=width << i) for i in (2, 1, 0))
-        for module in self.modules():
+        for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.xavier_uniform_(module.weight)
+                calm = ".second." in name or name.endswith("leave")
+                nn.init.xavier_uniform_(module.weight, gain=CALM if calm else 1)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:

@@ -17,7 +17,9 @@ from input to output.
 What differs: the smaller pictures are means over areas and enlarging is bilinear between the centres of
 pixels; the code's TensorFlow 1 takes every second or fourth pixel, which aliases, and enlarges from corners.
 A stride of 2 is padded alike on all sides, where TensorFlow leaves out the first row and column: the same
-network on the mirrored picture. The low-rank module stands between encoder and decoder of the last,
+network on the mirrored picture. First weights are the code's, but the second convolution of each residual
+block has a tenth of them: every block adds half to the variance of what it gets, and what one pass makes of
+that the next one gets. The low-rank module stands between encoder and decoder of the last,
 full-size pass alone, so that it is called once and a photograph in tiles can be given its sums. TensorFlow's
 checkpoints cannot be converted here.
 """
@@ -31,6 +33,9 @@ KERNEL = 5
 
 SCALES = (4, 2, 1)
 """By how much the picture is smaller in each pass."""
+
+CALM = 0.1
+"""Of the first weights of a residual block's second convolution, beside the official code's Xavier."""
 
 FORGET_BIAS = 1.0
 """Added to the LSTM's forget gate, so that it remembers from the start."""
@@ -118,7 +123,7 @@ class SRN(nn.Module):
         self.leave = nn.Conv2d(width, colours, KERNEL, padding=KERNEL // 2)
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not name.startswith("lstm"):
-                nn.init.xavier_uniform_(module.weight)
+                nn.init.xavier_uniform_(module.weight, gain=CALM if name.endswith("second") else 1)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
