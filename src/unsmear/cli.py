@@ -228,8 +228,20 @@ def convert(
 
 
 @app.command()
+def onnx(
+    model: Annotated[str, typer.Argument(help="Network in the package, or checkpoint file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, NAME.onnx.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a network as ONNX for any height and width, after a comparison in onnxruntime."""
+    from unsmear.models.onnx_export import export_onnx
+
+    typer.echo(export_onnx(model, output, overwrite=overwrite))
+
+
+@app.command()
 def models() -> None:
-    """List the networks: parameters, multiply-adds for a 256×256 photo, and the official figures."""
+    """List the networks: parameters, multiply-adds for a 256×256 photo, and the published figures."""
     from unsmear.models import costs
 
     typer.echo(costs.table())

@@ -151,5 +151,6 @@ _LOOKS: dict[str, Callable[[], tuple[bool, str]]] = {
     "weights": _weights,
     "extra heic": lambda: _extra("heic", "pillow_heif"),
     "extra train": lambda: _extra("train", "accelerate", "tensorboard"),
+    "extra onnx": lambda: _extra("onnx", "onnx", "onnxscript", "onnxruntime"),
     "a try": _try,
 }

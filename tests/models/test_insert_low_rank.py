@@ -1,7 +1,11 @@
 """The low-rank module in any network: where it goes, that it changes nothing at first, what is refused."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
+from oracles import randomise, spandrel_nafnet
 from torch import nn
 
 import unsmear
@@ -118,6 +122,33 @@ def test_what_cannot_be_done_is_said(foreign):
 
 def test_it_is_public():
     assert unsmear.insert_low_rank is insert_low_rank
+
+
+def test_the_example_in_the_documentation_runs(capsys):
+    text = (Path(__file__).parents[2] / "docs" / "MODELS.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    exec(compile(code, "docs/MODELS.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out == "4 True\n"
+
+
+@pytest.mark.filterwarnings("ignore:'saved_variables' is deprecated")  # spandrel's
+def test_spandrels_nafnet_takes_it_in_its_middle_and_trains():
+    theirs = randomise(spandrel_nafnet(width=16, encoder=(1, 1), decoder=(1, 1)))
+    x = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = theirs(x)
+        module = insert_low_rank(theirs, "middle_blks")
+        assert module.fuse.out_channels == 64
+        assert torch.equal(theirs(x), before)
+    optimizer = torch.optim.Adam(module.parameters(), 1e-3)
+    losses = []
+    for _ in range(8):
+        loss = ((theirs(x) - x) ** 2).mean()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        torch.autograd.backward(loss, inputs=list(module.parameters()))
+        optimizer.step()
+    assert losses[-1] < losses[0]
 
 
 def test_a_network_of_ours_with_modules_at_several_places_is_saved_and_loaded(tmp_path, x):

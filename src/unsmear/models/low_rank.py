@@ -46,7 +46,7 @@ class LowRankStatistics(NamedTuple):
 def low_rank_statistics(scores: Tensor, features: Tensor) -> LowRankStatistics:
     """Sum SᵀS and SᵀF over the rows of scores S (…, N, K) and features F (…, N, C)."""
     transposed = scores.transpose(-1, -2)
-    return LowRankStatistics(transposed @ scores, transposed @ features, float(scores.shape[-2]))
+    return LowRankStatistics(transposed @ scores, transposed @ features, scores.shape[-2])
 
 
 def low_rank_mixing(statistics: LowRankStatistics, ridge: float) -> Tensor:
@@ -61,8 +61,23 @@ def low_rank_mixing(statistics: LowRankStatistics, ridge: float) -> Tensor:
     gram = gram / pixels
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
     identity = torch.eye(rank, dtype=gram.dtype, device=gram.device)
-    factor = torch.linalg.cholesky(gram + (ridge * trace / rank + 1e-8) * identity)
-    return torch.cholesky_solve(cross / pixels, factor)
+    gram = gram + (ridge * trace / rank + 1e-8) * identity
+    if torch.compiler.is_exporting():
+        return eliminated(gram, cross / pixels)
+    return torch.cholesky_solve(cross / pixels, torch.linalg.cholesky(gram))
+
+
+def eliminated(gram: Tensor, right: Tensor) -> Tensor:
+    """Return G⁻¹ B by Gauss-Jordan elimination of [G B], G (…, K, K) positive definite, B (…, K, C).
+
+    For ONNX, which has no Cholesky factor: sums and products only. A positive definite G needs no pivots.
+    """
+    table = torch.cat([gram, right], -1)
+    unit = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    for k in range(gram.shape[-1]):
+        row = table[..., k : k + 1, :] / table[..., k : k + 1, k : k + 1]
+        table = table - (table[..., :, k : k + 1] - unit[:, k : k + 1]) * row
+    return table[..., gram.shape[-1] :]
 
 
 class LowRankModule(nn.Module):
@@ -272,8 +287,8 @@ def _reshaping(channels: int) -> nn.Sequential:
 
 
 def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Full precision where there is another (there is none on "meta", where costs are counted)."""
-    available = torch.amp.is_autocast_available(device.type)
+    """Full precision where there is another: not on "meta", where costs are counted, nor in an export."""
+    available = torch.amp.is_autocast_available(device.type) and not torch.compiler.is_exporting()
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 

@@ -1,0 +1,163 @@
+"""Does each network of the zoo learn, with the low-rank module, with its control, and without?
+
+    python benchmarks/zoo_study.py [--names nafnet-16 uformer-t] [--variants off on control] [--write]
+
+pair      one pair, until the restored image has 40 dB or 3000 steps are over
+set       300 steps of 4 patches from 24 pairs; then PSNR of 8 others, blurred and restored
+
+Every network sees the same pairs: crops of the photograph in examples/, blurred by camera shakes and motions
+of a few pixels, without noise. All are made small (SMALL below; the table says how), so that a row takes
+minutes on one core: the rows show that a network and its gradient are sound, and say nothing about which
+network is better. A row that is in the file of results already is not computed again. --write puts the table
+into docs/MODELS.md.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unsmear.metrics import psnr_rgb
+from unsmear.models import NETWORKS, create
+from unsmear.models.costs import parameters
+from unsmear.pairs import PairSampler, PairSettings
+from unsmear.pairs.sampling import stack_pairs
+from unsmear.training.losses import mse, over_scales
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "MODELS.md"
+BEGIN, END = "<!-- benchmarks/zoo_study.py -->\n", "<!-- end -->"
+
+SMALL: dict[str, dict[str, Any]] = {
+    "uformer-t": {"width": 8, "depths": (1,) * 9},
+    "nafnet-16": {"encoder": (1, 1, 2), "decoder": (1, 1, 1)},
+    "mscnn": {"width": 16, "blocks": 3},
+    "srn": {"width": 16, "blocks": 1},
+    "srn-lstm": {"width": 16, "blocks": 1},
+    "pss-srn": {"width": 16},
+    "deblurgan": {"width": 16, "blocks": 4, "dropout": 0.0},
+    "svrnn": {"guidance": 16},
+    "radn": {"encoder": (2, 2, 2), "decoder": (2, 2, 2), "up": (64, 32, 64)},
+}
+VARIANTS: dict[str, Any] = {"off": False, "on": True, "control": "control"}
+WANTED, MOST_STEPS, SET_STEPS, BATCH, RATE = 40.0, 3000, 300, 4, 1e-3
+
+
+def pairs(size: int, indices: range, sharp: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blurred and sharp images (N, 3, size, size); those that are hardly blurred (32 dB) left out."""
+    settings = PairSettings(typical_length=6, longest=15, noise=(0, 0), identity_weight=0)
+    sampler = PairSampler(sharp, seed=0, size=size, settings=settings)
+    blurred, sharp_images = stack_pairs([sampler[index] for index in indices])
+    real = psnr_rgb(blurred, sharp_images) < 32
+    return blurred[real], sharp_images[real]
+
+
+def steps(model: nn.Module, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], most: int) -> Iterator[int]:
+    """Train by Adam, the rate halved after each fourth of the steps, gradients clipped to norm 1."""
+    optimizer = torch.optim.Adam(model.parameters(), RATE)
+    weights = getattr(model, "scale_weights", None)
+    for step, (blurred, sharp) in zip(range(1, most + 1), batches, strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * 0.5 ** (4 * (step - 1) // most)
+        model.train()
+        over_scales(mse, model(blurred), sharp, weights).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        yield step
+
+
+@torch.no_grad()
+def quality(model: nn.Module, blurred: torch.Tensor, sharp: torch.Tensor) -> float:
+    """Mean PSNR in dB of the restored images."""
+    model.eval()
+    restored = torch.cat([model(image[None]) for image in blurred]).clamp(0, 1)
+    return float(psnr_rgb(restored, sharp).mean())
+
+
+def studied(name: str, low_rank: Any, sharp_photos: Path) -> dict[str, Any]:
+    """One row."""
+    begun = time.process_time()
+    torch.manual_seed(0)
+    model = create(name, low_rank=low_rank, **SMALL[name])
+    size = max(64, int(model.minimum_size))  # type: ignore[arg-type]
+    blurred, sharp = pairs(size, range(64), sharp_photos)
+    one = blurred[:1], sharp[:1]
+    row: dict[str, Any] = {"size": size, "parameters": parameters(model), "pair_steps": None}
+    for step in steps(model, iter(lambda: one, None), MOST_STEPS):
+        if step % 20 == 0 and (reached := quality(model, *one)) >= WANTED:
+            row["pair_steps"] = step
+            break
+    row["pair_psnr"] = reached
+    torch.manual_seed(0)
+    model = create(name, low_rank=low_rank, **SMALL[name])
+    held, trained = (blurred[:8], sharp[:8]), (blurred[8:32], sharp[8:32])
+    chance = torch.Generator().manual_seed(0)
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while True:
+            chosen = torch.randperm(len(trained[0]), generator=chance)[:BATCH]
+            yield trained[0][chosen], trained[1][chosen]
+
+    for _ in steps(model, batches(), SET_STEPS):
+        pass
+    row |= {"blurred": float(psnr_rgb(*held).mean()), "restored": quality(model, *held)}
+    row["seconds"] = time.process_time() - begun
+    return row
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "| network | made small by | module | parameters | side | 40 dB on one pair after "
+        "| 8 other pairs: blurred → restored, dB |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for key, row in results.items():
+        name, variant = key.split(" ")
+        small = ", ".join(f"{k} {v}" for k, v in SMALL[name].items())
+        after = f"{row['pair_steps']} steps" if row["pair_steps"] else f"not: {row['pair_psnr']:.1f} dB"
+        lines.append(
+            f"| {name} | {small} | {variant} | {row['parameters']:,} | {row['size']} | {after} "
+            f"| {row['blurred']:.2f} → {row['restored']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--names", nargs="+", default=[name for name in SMALL if name in NETWORKS])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["off", "on"])
+    parser.add_argument("--sharp", type=Path, default=ROOT / "examples" / "sharp")
+    parser.add_argument("--results", type=Path, default=ROOT / "runs" / "zoo-study.json")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/MODELS.md")
+    options = parser.parse_args()
+
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    results = json.loads(options.results.read_text()) if options.results.exists() else {}
+    for name in options.names:
+        for variant in options.variants:
+            if (key := f"{name} {variant}") not in results:
+                row = studied(name, VARIANTS[variant], options.sharp)
+                fresh = json.loads(options.results.read_text()) if options.results.exists() else {}
+                results = fresh | {key: row}  # another process may have added rows meanwhile
+                options.results.write_text(json.dumps(results, indent=1))
+                print(key, row, flush=True)
+    order = [f"{name} {variant}" for name in SMALL for variant in VARIANTS]
+    text = table({key: results[key] for key in order if key in results})
+    print(text)
+    if options.write:
+        document = DOCUMENT.read_text(encoding="utf-8")
+        before, _, rest = document.partition(BEGIN)
+        DOCUMENT.write_text(before + BEGIN + text + "\n" + END + rest.partition(END)[2], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

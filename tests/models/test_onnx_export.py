@@ -1,0 +1,84 @@
+"""Networks in onnxruntime give what ours give, at sizes that the export did not see."""
+
+import json
+from importlib.util import find_spec
+
+import pytest
+import torch
+from oracles import randomise
+from typer.testing import CliRunner
+
+from unsmear.cli import app
+from unsmear.errors import ModelError
+from unsmear.models import create
+from unsmear.models.checkpoints import HEADER_KEY, save_checkpoint
+from unsmear.models.low_rank import eliminated
+from unsmear.models.onnx_export import export_onnx
+
+TINY = {"encoder": (1,), "decoder": (1,)}
+
+needs_onnx = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")), reason="extra onnx"
+)
+
+
+def test_elimination_solves_as_a_factorisation_does():
+    s = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gram, right = s.mT @ s / 40 + 1e-4 * torch.eye(6), s.mT @ torch.randn(2, 40, 9, dtype=torch.float64)
+    torch.testing.assert_close(eliminated(gram, right), torch.linalg.solve(gram, right))
+
+
+def test_elimination_of_float32_stays_exact_at_the_ridge():
+    # Two equal columns: what keeps G from being singular is the ridge alone.
+    s = torch.randn(1, 400, 64, generator=torch.Generator().manual_seed(0))
+    s[..., 1] = s[..., 0]
+    gram = s.mT @ s / 400 + 1e-4 * torch.eye(64)
+    right = s.mT @ torch.randn(1, 400, 32, generator=torch.Generator().manual_seed(1)) / 400
+    exact = torch.linalg.solve(gram.double(), right.double())
+    error = (s @ eliminated(gram, right) - s.double() @ exact).norm() / (s.double() @ exact).norm()
+    assert error < 1e-3
+
+
+@needs_onnx
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_a_network_with_the_module_at_three_sizes(tmp_path):
+    import onnxruntime
+
+    model = randomise(create("nafnet-16", low_rank=True, **TINY)).eval()
+    save_checkpoint(model, tmp_path / "a.safetensors")
+    output = tmp_path / "a.onnx"
+    done = CliRunner().invoke(app, ["onnx", str(tmp_path / "a.safetensors"), "-o", str(output)])
+    assert done.exit_code == 0, done.output
+    assert "sides in multiples of 2 from 4 up" in done.output
+    session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
+    for height, width in ((4, 4), (18, 30), (64, 10)):
+        image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
+        with torch.inference_mode():
+            expected = model(image)
+        (restored,) = session.run(["restored"], {"blurred": image.numpy()})
+        torch.testing.assert_close(torch.from_numpy(restored), expected, atol=1e-4, rtol=1e-4)
+    facts = json.loads(session.get_modelmeta().custom_metadata_map[HEADER_KEY])
+    assert facts["model"] == "nafnet-16" and facts["size_multiple"] == 2
+    again = CliRunner().invoke(app, ["onnx", str(tmp_path / "a.safetensors"), "-o", str(output)])
+    assert again.exit_code == 1 and "replace it by --overwrite" in again.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "a.safetensors"]
+
+
+def test_what_cannot_be_written_is_said(tmp_path):
+    model = create("nafnet-16", **TINY)
+    with pytest.raises(ModelError, match="expected a name that ends in"):
+        export_onnx(model, tmp_path / "a.pt")
+    model.not_in_onnx = "its loops depend on the size"
+    with pytest.raises(ModelError, match="NAFNet cannot be exported to ONNX: its loops depend on the size"):
+        export_onnx(model, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@needs_onnx
+@pytest.mark.filterwarnings("ignore")
+def test_an_export_that_differs_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("unsmear.models.onnx_export._difference", lambda *_: float("nan"))
+    monkeypatch.setattr("unsmear.models.onnx_export._write", lambda _, path: path.write_bytes(b"x"))
+    with pytest.raises(ModelError, match="differs by nan"):
+        export_onnx(create("nafnet-16", **TINY), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
