@@ -145,9 +145,15 @@ def test_published_recipe_names_no_folder(tmp_path):
     assert plain["bank"] == "b.safetensors"
 
 
-@pytest.mark.parametrize("name", ["mscnn", "srn", "pss-srn", "deblurgan"])
-def test_recipes_of_the_zoo_train_their_network_down_to_the_end(name, pytestconfig):
-    path = pytestconfig.rootpath / "recipes" / f"{name}.toml"
+@pytest.mark.parametrize("name", ["mscnn", "srn", "srn-lstm", "pss-srn", "deblurgan"])
+def test_common_recipes_are_the_papers_defaults(name, pytestconfig):
+    recipe = read_recipe(pytestconfig.rootpath / "recipes" / f"{name}.toml")
+    assert recipe == make_recipe({"network": name, "run": f"runs/{name}"})
+
+
+@pytest.mark.parametrize("name", ["mscnn", "srn", "deblurgan"])
+def test_published_recipes_train_their_network_down_to_the_end(name, pytestconfig):
+    path = pytestconfig.rootpath / "recipes" / f"{name}-published.toml"
     recipe = read_recipe(path)
     assert recipe.network == name
     assert len(path.read_text("utf-8").splitlines()) <= 15
