@@ -219,12 +219,16 @@ def convert(
     source: Annotated[Path, typer.Argument(help="Weights of the official code, .pth or .safetensors.")],
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="Our network, of the same size.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")],
+    local_window: Annotated[
+        int | None, typer.Option(min=1, help="NAFNet: local statistics, 384 in its authors' tests.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write official weights of a network as a checkpoint of ours, which computes the same."""
     from unsmear.models import convert as conversion
 
-    typer.echo(conversion.convert(source, name, output, overwrite=overwrite)[1])
+    arguments = {} if local_window is None else {"local_window": local_window}
+    typer.echo(conversion.convert(source, name, output, arguments=arguments, overwrite=overwrite)[1])
 
 
 @app.command()

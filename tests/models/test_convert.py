@@ -267,6 +267,10 @@ def test_nafnet_of_its_training_converts(official_nafnet, tmp_path):
     torch.save({"params": randomise(spandrel_nafnet(width=16)).state_dict()}, tmp_path / "n.pth")
     ours, said = convert(tmp_path / "n.pth", "nafnet-16", tmp_path / "n.safetensors")
     assert "nafnet-16" in said and ours.made_by["model"] == "nafnet-16"
+    command = ["convert", str(tmp_path / "n.pth"), "--as", "nafnet-16", "-o", str(tmp_path / "l.safetensors")]
+    done = CliRunner().invoke(app, [*command, "--local-window", "384"])
+    assert done.exit_code == 0, done.output
+    assert load_checkpoint(tmp_path / "l.safetensors").encoder[1][0].window == (192, 192)
     with pytest.raises(ModelError, match=r"NAFNet of width 16 .* not nafnet-32; that is nafnet-16"):
         convert(tmp_path / "n.pth", "nafnet-32", tmp_path / "b.safetensors")
     with pytest.raises(ModelError, match=r"not an official Uformer; .* found decoders"):

@@ -13,7 +13,7 @@ from unsmear.models.restoring import restore
 from unsmear.models.uformer import Uformer
 
 SMALL = {
-    "uformer": {"depths": (1,) * 9, "drop_path": 0.0},
+    "uformer": {"width": 8, "depths": (1,) * 9, "drop_path": 0.0},
     "nafnet": {"encoder": (1, 2), "decoder": (1, 1)},
     "mscnn": {"width": 16, "blocks": 3},
     "srn": {"width": 8, "blocks": 1},

@@ -21,7 +21,12 @@ from unsmear.writable import make_writable
 
 
 def convert(
-    source: str | Path, name: str, output: str | Path, *, overwrite: bool = False
+    source: str | Path,
+    name: str,
+    output: str | Path,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> tuple[nn.Module, str]:
     """Write the official weights in `source` as a checkpoint of ours.
 
@@ -32,6 +37,8 @@ def convert(
         name: one of our networks, of the same size; the low-rank module of a low-rank variant stays as it
             starts, the identity.
         output: file to write.
+        arguments: constructor arguments for the checkpoint that leave the weights alone, such as NAFNet's
+            `local_window`.
         overwrite: replace `output` if it is there.
 
     Returns:
@@ -49,7 +56,7 @@ def convert(
     _official(_shapes_of(name), name)
     official = read_official_weights(source)
     _check_size(source, official, name)
-    model = create(name)
+    model = create(name, **(arguments or {}))
     fill(model, official, source)
     save_checkpoint(model, output, {"converted_from": Path(source).name})
     said = f"{output}: {name} with the weights of {source}"
