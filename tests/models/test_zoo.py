@@ -17,6 +17,11 @@ SMALL = {
     "nafnet": {"encoder": (1, 2), "decoder": (1, 1)},
     "svrnn": {"guidance": 16, "recurrences": 2},
     "radn": {"encoder": (2, 2, 2), "decoder": (2, 2, 2), "up": (64, 32, 64)},
+    "mscnn": {"width": 16, "blocks": 3},
+    "srn": {"width": 8, "blocks": 1},
+    "pss": {"width": 8},
+    "deblurgan": {"width": 16, "blocks": 3},
+    "guided": {"widths": (8, 16), "depths": (1, 1)},
 }
 """Arguments that make a family quick to run, by the first part of its names."""
 

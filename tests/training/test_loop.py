@@ -153,6 +153,54 @@ def test_termination_finishes_the_step_and_saves_it(recipe, tmp_path):
     assert_same_bits(straight, other)
 
 
+def test_a_critic_resumes_to_the_same_bits(recipe, tmp_path):
+    values = {
+        "iterations": 5,
+        "accumulation": 2,
+        "ema": 0.9,
+        "adversarial": {"width": 4, "critic_steps": 2},
+        "betas": [0.5, 0.999],
+    }
+    straight = recipe(**values)
+    train(straight)
+    other = recipe(**values, run=str(tmp_path / "other"))
+
+    def terminate(pair):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return pair
+
+    with pytest.raises(TrainingError, match="stopped after step 3, which is saved"):
+        train(other, make_sampler=at_index(5, terminate))
+    assert read_header(RunFolder(other.run).newest)["step"] == 3
+    train(other, resume=True)
+    assert_same_bits(straight, other)
+    tensors, _ = final(straight)
+    assert {"critic/layers.0.weight", "critic-optimizer/exp_avg/layers.0.weight"} <= tensors.keys()
+    assert tensors["critic-optimizer/step/layers.0.weight"] == 5 * 2
+    lines = read_log(straight.run / "log.jsonl")
+    assert {"loss", "gradient_norm", "critic_loss", "critic_gap", "critic_penalty"} <= lines[-1].keys()
+    plain = load_checkpoint(straight.run / "last.safetensors").state_dict()
+    assert not any("critic" in name for name in plain)
+
+
+def test_the_critic_reaches_the_network(recipe, tmp_path):
+    values = {"iterations": 2, "arguments": {"dropout": 0.0}}
+    without = recipe(**values)
+    against = recipe(**values, adversarial={"width": 4}, run=str(tmp_path / "against"))
+    train(without)
+    train(against)
+    (one, _), (other, _) = final(without), final(against)
+    assert not torch.equal(one["model/leave.weight"], other["model/leave.weight"])
+
+
+def test_a_critic_that_is_not_finite_stops(recipe, monkeypatch):
+    monkeypatch.setattr(
+        "unsmear.training.adversarial.gradient_penalty", lambda critic, sharp, *_: sharp.sum() / 0
+    )
+    with pytest.raises(TrainingError, match=r"step 1: the critic is not finite .* none yet"):
+        train(recipe(adversarial={"width": 4, "critic_steps": 1}))
+
+
 def test_global_generators_are_left_as_found(recipe):
     before = torch.random.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     train(recipe(iterations=2, validation={"count": 1, "size": 32}, samples_every=1))
@@ -194,6 +242,8 @@ def test_pieces_of_a_batch_give_the_gradient_of_the_whole(recipe, tmp_path):
 def test_two_processes_take_the_steps_of_one(recipe, tmp_path):
     pytest.importorskip("accelerate")
     values = {"batch": 4, "iterations": 3, "arguments": {"dropout": 0.0, "norm": False}}
+    # without a penalty the critic draws nothing, and what it learns is comparable, too
+    values["adversarial"] = {"width": 4, "critic_steps": 2, "penalty": 0.0, "weight": 1e-3}
     one, two = recipe(**values), recipe(**values, run=str(tmp_path / "two"))
     train(one)
     path = tmp_path / "recipe.toml"
@@ -211,6 +261,8 @@ def test_two_processes_take_the_steps_of_one(recipe, tmp_path):
     assert_close(one, two, 2e-4)
     losses = [[line["loss"] for line in read_log(run.run / "log.jsonl")] for run in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    gaps = [[line["critic_gap"] for line in read_log(run.run / "log.jsonl")] for run in (one, two)]
+    assert gaps[0] == pytest.approx(gaps[1], rel=1e-2, abs=1e-6)
 
 
 def test_what_a_run_hands_out(recipe, photographs):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from unsmear.errors import RecipeError
 from unsmear.pairs import PairSettings, read_settings
 from unsmear.training.recipe import Recipe, differences, make_recipe, read_recipe, to_toml
+from unsmear.training.schedule import learning_rate
 
 
 def write(folder, text):
@@ -47,12 +48,20 @@ def test_file_and_changes(tmp_path):
         ({"pairs": {"noize": 0}}, "did you mean 'noise'"),
         ({"iterations": "many"}, "iterations"),
         ({"learning_rate": float("nan")}, "learning_rate"),
-        ({"loss": "l1"}, "loss"),
+        ({"loss": "l3"}, "loss"),
         ({"weight_decay": 0.1}, "weight_decay: Adam has none"),
         ({"betas": [0.9, 1.0]}, "betas"),
         ({"warmup": 10, "iterations": 10}, "warmup: 10 steps do not fit"),
         ({"final_learning_rate": 1e-6}, "final_learning_rate: a constant schedule"),
         ({"final_learning_rate": 1.0, "schedule": "cosine"}, "final_learning_rate: must not be above"),
+        ({"hold": 5}, "hold: a constant schedule has none"),
+        ({"hold": 10, "iterations": 10, "schedule": "cosine"}, "hold: 10 steps do not fit"),
+        ({"power": 2.0, "schedule": "cosine"}, "power: a cosine schedule has none"),
+        ({"halve_at": [3]}, "halve_at: goes with schedule = 'halving'"),
+        ({"schedule": "halving"}, "halve_at: goes with schedule = 'halving'"),
+        ({"loss": "perceptual"}, "vgg: loss = 'perceptual' needs VGG19's weights"),
+        ({"vgg": "vgg19.pth"}, "vgg: .* no other loss takes them"),
+        ({"adversarial": {"wieght": 1.0}}, "'adversarial.wieght'; did you mean 'weight'"),
         ({"accumulation": 3}, "accumulation: a batch of 4"),
         ({"samples_every": 5, "validation": {"count": 0}}, "samples_every"),
         (
@@ -104,6 +113,7 @@ def test_written_recipe_reads_back(network, rate, arguments):
             "arguments": arguments,
             "sharp": ["a b/ü", 'quote"'],
             "patches": [{"from_step": 3, "size": 8, "batch": 2}],
+            "adversarial": {"weight": rate},
         }
     )
     assert make_recipe(tomllib.loads(to_toml(recipe))) == recipe
@@ -134,6 +144,23 @@ def test_published_recipe_names_no_folder(tmp_path):
     assert str(tmp_path) not in str(plain)
     assert plain["sharp"] == ["photos"]
     assert plain["bank"] == "b.safetensors"
+
+
+@pytest.mark.parametrize("name", ["mscnn", "srn", "srn-lstm", "pss-srn", "deblurgan"])
+def test_common_recipes_are_the_papers_defaults(name, pytestconfig):
+    recipe = read_recipe(pytestconfig.rootpath / "recipes" / f"{name}.toml")
+    assert recipe == make_recipe({"network": name, "run": f"runs/{name}"})
+
+
+@pytest.mark.parametrize("name", ["mscnn", "srn", "deblurgan"])
+def test_published_recipes_train_their_network_down_to_the_end(name, pytestconfig):
+    path = pytestconfig.rootpath / "recipes" / f"{name}-published.toml"
+    recipe = read_recipe(path)
+    assert recipe.network == name
+    assert len(path.read_text("utf-8").splitlines()) <= 15
+    assert learning_rate(recipe, 0) == 1e-4
+    assert learning_rate(recipe, recipe.iterations - 1) < 1.5e-5
+    assert (recipe.adversarial is not None) == (name == "deblurgan")
 
 
 @pytest.mark.parametrize(

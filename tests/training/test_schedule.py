@@ -34,6 +34,32 @@ def test_cosine_is_torchs():
     assert [round(learning_rate(recipe, step), 9) for step in (0, 4, 9)] == [1e-4, 5e-4, 1e-3]
 
 
+def rates_of(scheduler_of, steps):
+    """Rates that one of torch's schedulers takes from 1e-3 on."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    scheduler = scheduler_of(optimizer)
+    for _ in range(steps):
+        yield optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("power", [0.3, 1.0, 2.0])
+def test_polynomial_is_torchs_after_warm_up_and_hold(power):
+    values = {"iterations": 50, "warmup": 5, "hold": 15, "learning_rate": 1e-3, "power": power}
+    recipe = make_recipe(values | {"schedule": "polynomial"})
+    oracle = rates_of(lambda o: torch.optim.lr_scheduler.PolynomialLR(o, total_iters=30, power=power), 30)
+    assert [learning_rate(recipe, step) for step in range(20, 50)] == pytest.approx(list(oracle), rel=1e-9)
+    assert {learning_rate(recipe, step) for step in range(5, 21)} == {1e-3}
+
+
+def test_halving_is_torchs():
+    values = {"iterations": 50, "schedule": "halving", "halve_at": [10, 15, 40], "learning_rate": 1e-3}
+    oracle = rates_of(lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [10, 15, 40], gamma=0.5), 50)
+    recipe = make_recipe(values)
+    assert [learning_rate(recipe, step) for step in range(50)] == pytest.approx(list(oracle), rel=1e-9)
+
+
 def test_average_begins_soon_and_settles():
     recipe = make_recipe({"ema": 0.999})
     decays = [ema_decay(recipe, step) for step in (0, 10, 1_000_000)]

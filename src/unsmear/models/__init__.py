@@ -17,10 +17,14 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from unsmear.errors import ModelError
+from unsmear.models.deblurgan import DeblurGAN
 from unsmear.models.guided import GuidedUNet
 from unsmear.models.low_rank import insert_low_rank, insertions
+from unsmear.models.mscnn import MSCNN
 from unsmear.models.nafnet import NAFNet
+from unsmear.models.pss_srn import PSSSRN
 from unsmear.models.radn import RADN
+from unsmear.models.srn import SRN
 from unsmear.models.svrnn import SVRNN
 from unsmear.models.uformer import Uformer
 
@@ -48,6 +52,7 @@ class Network(NamedTuple):
 _UFORMER_B: Mapping[str, Any] = {"width": 32, "depths": (1, 2, 8, 8, 2, 8, 8, 2, 1)}
 _UFORMER_COUNT = "its code counts windows at a border as whole, and norms as products"
 _UFORMER_SMALL = f"counted there without modulators; {_UFORMER_COUNT}"
+_COUNTED = "theirs counted in the official code"
 
 NETWORKS: Mapping[str, Network] = {
     "uformer-t": Network(Uformer, {"width": 16}, published=(5.23, 12.00), reason=_UFORMER_SMALL),
@@ -56,12 +61,23 @@ NETWORKS: Mapping[str, Network] = {
     "sglrn-t": Network(Uformer, {"width": 16}, low_rank=True),
     "sglrn-s": Network(Uformer, {"width": 32}, low_rank=True),
     "sglrn-b": Network(Uformer, _UFORMER_B, low_rank=True),
-    "guided-s": Network(GuidedUNet, {}),
+    "guided-s": Network(GuidedUNet, {}, reason="our own"),
     "nafnet-16": Network(NAFNet, {"width": 16}, published=(4.35, 4.1)),
     "nafnet-32": Network(NAFNet, {"width": 32}, published=(17.11, 16.0)),
     "nafnet-64": Network(NAFNet, {"width": 64}, published=(67.89, 63.1)),
     "svrnn": Network(SVRNN, {}, published=(9.23, 53.8)),
     "radn": Network(RADN, {}, reason="like it: no official code, no published count at hand"),
+    "mscnn": Network(MSCNN, {}, published=(11.72, 336.0), reason=_COUNTED),
+    "srn": Network(SRN, {}, published=(6.88, 83.5), reason=_COUNTED),
+    "srn-lstm": Network(SRN, {"lstm": True}, published=(8.06, 89.4), reason=f"{_COUNTED}, for one colour"),
+    "pss-srn": Network(
+        PSSSRN,
+        {},
+        published=(2.84, None),
+        reason="the released graph has 3.87 M; what the paper left out is unknown",
+    ),
+    "deblurgan": Network(DeblurGAN, {}, published=(11.38, None)),
+    "deblurgan-public": Network(DeblurGAN, {"whole_blocks": False}, published=(6.07, None), reason=_COUNTED),
 }
 
 

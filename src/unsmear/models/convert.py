@@ -31,9 +31,9 @@ def convert(
     """Write the official weights in `source` as a checkpoint of ours.
 
     Args:
-        source: .pth of the official training (a state dict, bare or in {"state_dict": …} or {"params": …},
-            names with or without "module."; read by torch's restricted unpickler) or .safetensors with the
-            same names.
+        source: .pth of the official training (a state dict, bare or in {"state_dict": …} or {"params": …}
+            or {"G": …}, names with or without "module."; read by torch's restricted unpickler) or
+            .safetensors with the same names.
         name: one of our networks, of the same size; the low-rank module of a low-rank variant stays as it
             starts, the identity.
         output: file to write.
@@ -84,7 +84,11 @@ def read_official_weights(source: str | Path) -> dict[str, Tensor]:
                 "trust it, save what is under 'state_dict' in a file of its own and convert that"
             ) from error
         raise ModelError(f"{source}: neither .pth nor .safetensors, or damaged") from error
-    for key in ("state_dict", "params"):  # the second is BasicSR's, NAFNet's training code
+    for key in (
+        "state_dict",
+        "params",
+        "G",
+    ):  # the second is BasicSR's (NAFNet), the third DeepDeblur's (MSCNN)
         content = content.get(key, content) if isinstance(content, dict) else content
     if not (isinstance(content, dict) and content and all(isinstance(t, Tensor) for t in content.values())):
         raise ModelError(f"{source}: expected names and tensors, bare or under 'state_dict' or 'params'")

@@ -1,7 +1,9 @@
 """Which weights of the official code of a network become ours: one row of `OFFICIAL` for each class.
 
-Only names and layouts change. Our outputs are then those of the official code, which
-tests/models/test_convert.py shows against the independent copies in the package spandrel.
+Only names and layouts change (of MSCNN the unit of the biases, too). Our outputs are then those of the
+official code: tests/models/test_convert.py shows it for Uformer and NAFNet against the independent copies in
+the package spandrel, tests/models/test_convert_cnn.py for MSCNN and DeblurGAN against their layouts written
+anew.
 """
 
 import re
@@ -11,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unsmear.models.deblurgan import DeblurGAN
+from unsmear.models.mscnn import MSCNN
 from unsmear.models.nafnet import NAFNet
 from unsmear.models.uformer import Uformer
 
@@ -180,6 +184,83 @@ def _describe_nafnet(shapes: Mapping[str, Shape]) -> str | None:
     return f"a NAFNet of width {first[0]} with blocks {encoder}, {middle}, {decoder}"
 
 
+# MSCNN: github.com/SeungjunNah/DeepDeblur-PyTorch, whose scales are counted from the finest, and whose
+# pictures are in [0, 255]. With ReLUs alone a network of pictures 255 times smaller has the same weights and
+# biases 255 times smaller.
+
+MSCNN_RANGE = 255
+"""The default of its option rgb_range, which its released weights were trained with; a file does not say."""
+
+MSCNN_BLOCKS = 19
+"""Residual blocks of a scale, 10 before the low-rank point and 9 behind it."""
+
+
+def _mscnn_names(name: str) -> tuple[str, ...]:
+    _, scale, part, *rest, kind = name.split(".")
+    if name.startswith("enlarge"):  # from a quarter to a half, from a half to the whole
+        return (f"conv_end_models.{2 - int(scale)}.uppath.0.{kind}",)
+    if part in ("enter", "leave"):
+        layer = "0" if part == "enter" else str(MSCNN_BLOCKS + 1)
+    else:
+        number = 1 + int(rest[0]) + (0 if part == "before" else (MSCNN_BLOCKS + 1) // 2)
+        layer = f"{number}.body.{'0' if rest[1] == 'first' else '2'}"
+    return (f"body_models.{2 - int(scale)}.body.{layer}.{kind}",)
+
+
+def _mscnn_values(name: str, parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] / MSCNN_RANGE if name.endswith("bias") else parts[0]
+
+
+def _describe_mscnn(shapes: Mapping[str, Shape]) -> str | None:
+    first = shapes.get("body_models.0.body.0.weight", ())
+    scales = _count(shapes, r"body_models\.(\d+)\.")
+    blocks = _count(shapes, r"body_models\.0\.body\.(\d+)\.body\.")
+    if len(first) != 4 or not blocks:
+        return None
+    return f"an MSCNN of {scales} scales, width {first[0]} and {blocks} blocks"
+
+
+# DeblurGAN: github.com/KupynOrest/DeblurGAN, model.N of a Sequential in which pads, norms and activations
+# count, too. The second convolution of a block has number 6 behind a dropout; the code whose slip leaves it
+# out has none. Its norms' running averages are never used.
+
+DEBLURGAN_LAYERS: Mapping[str, int] = {
+    "enter": 1,
+    "down.0": 4,
+    "down.1": 7,
+    "before": 10,
+    "after": 15,
+    "up.0": 19,
+    "up.1": 22,
+    "leave": 26,
+}
+"""Ours → its number; of `before` and `after` that of the first block."""
+
+
+def _deblurgan_names(name: str) -> tuple[str, ...]:
+    layer, _, kind = name.rpartition(".")
+    chain, _, rest = layer.partition(".")
+    if chain not in ("before", "after"):
+        return (f"model.{DEBLURGAN_LAYERS[layer]}.{kind}",)
+    number, convolution = rest.split(".")
+    inner = {"first": 1, "second": 6}[convolution]
+    return (f"model.{DEBLURGAN_LAYERS[chain] + int(number)}.conv_block.{inner}.{kind}",)
+
+
+def _describe_deblurgan(shapes: Mapping[str, Shape]) -> str | None:
+    first = shapes.get("model.1.weight", ())
+    blocks = _count(shapes, r"model\.(\d+)\.conv_block\.")
+    if len(first) != 4 or not blocks:
+        return None
+    each = _count(shapes, r"model\.10\.conv_block\.(\d+)\.weight")
+    convolutions = {1: "one convolution", 2: "two convolutions"}.get(each, f"{each} convolutions")
+    return f"a DeblurGAN of width {first[0]} with {blocks} blocks of {convolutions}"
+
+
+def _alike(name: str, shape: Shape) -> list[Shape]:
+    return [shape]
+
+
 def _count(names: Mapping[str, Shape], pattern: str) -> int:
     """Count the values of the pattern's group in the names."""
     return len({match[1] for name in names if (match := re.match(pattern, name))})
@@ -194,6 +275,15 @@ OFFICIAL: Mapping[type[nn.Module], Official] = {
     NAFNet: Official(
         "NAFNet", _nafnet_names, _nafnet_shapes, _describe_nafnet,
         example="intro.weight and encoders.0.0.…",
+    ),
+    MSCNN: Official(
+        "MSCNN", _mscnn_names, _alike, _describe_mscnn,
+        example="body_models.0.body.0.weight and conv_end_models.1.…", values=_mscnn_values,
+    ),
+    DeblurGAN: Official(
+        "DeblurGAN", _deblurgan_names, _alike, _describe_deblurgan,
+        example="model.1.weight and model.10.conv_block.1.…",
+        computed=(".running_mean", ".running_var", ".num_batches_tracked"),
     ),
 }  # fmt: skip
 """The networks whose official weights `unsmear convert` takes."""

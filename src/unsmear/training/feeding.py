@@ -147,9 +147,13 @@ def data_facts(recipe: Recipe, found: Photographs | Written) -> dict[str, Any]:
     """What identifies the data without naming a folder: a resumed run must find the same."""
     if isinstance(found, Written):
         facts = {"written": found.count, "estimates": found.estimates}
-        return {**facts, "manifest_sha256": found.digest}
-    bank = hashlib.sha256(recipe.bank.read_bytes()).hexdigest() if recipe.bank else None
-    return {"photographs": found.count, "photographs_sha256": found.digest, "bank_sha256": bank}
+        return {**facts, "manifest_sha256": found.digest, "vgg_sha256": _sum(recipe.vgg)}
+    sums = {"bank_sha256": _sum(recipe.bank), "vgg_sha256": _sum(recipe.vgg)}
+    return {"photographs": found.count, "photographs_sha256": found.digest, **sums}
+
+
+def _sum(path: Path | None) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
 
 
 class _Patches(Dataset[tuple[Tensor, Tensor]]):

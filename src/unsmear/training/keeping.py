@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -43,8 +44,10 @@ class Keeper:
         )
         self._saved = time.monotonic()
 
-    def after_step(self, *, rate: float, norm: float, waited: float, stopping: bool) -> None:
+    def after_step(self, *, rate: float, figures: Mapping[str, float], waited: float, stopping: bool) -> None:
         """Log, validate, draw and save the step that `state` has just done, in this order.
+
+        `figures` are of this step alone and go into the log beside the mean loss.
 
         The state comes last: whatever it holds is in the log already, and a run resumed from it writes
         nothing twice.
@@ -54,7 +57,7 @@ class Keeper:
         self._journal.advance(done, waited)
         if done % recipe.log_every == 0 or last:
             mean = math.fsum(state.losses) / len(state.losses)
-            self._journal.line(done, loss=mean, learning_rate=rate, gradient_norm=norm)
+            self._journal.line(done, loss=mean, learning_rate=rate, **figures)
             state.losses.clear()
         begun = time.perf_counter()
         validated = len(self._sharp) > 0 and (last or done % recipe.validation.every == 0)

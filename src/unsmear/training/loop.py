@@ -25,7 +25,7 @@ from unsmear.training.feeding import (
 )
 from unsmear.training.folder import RunFolder, source_commit
 from unsmear.training.keeping import Keeper
-from unsmear.training.losses import LOSSES, over_scales
+from unsmear.training.losses import find_loss, over_scales
 from unsmear.training.placing import Place, find_place, seeded
 from unsmear.training.recipe import Recipe
 from unsmear.training.schedule import ema_decay, learning_rate, step_seed
@@ -37,7 +37,8 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
 
     Minimises E[Σ_s loss(f_s(v), u_s)] over pairs of a blurred v and a sharp u, each (3, size, size), sRGB in
     [0, 1], and over the scales s of the network (`over_scales`; most have one); a guided network is given the
-    nine channels of `estimation.filtering.guided_input` for v. Every step is a function of the recipe and its
+    nine channels of `estimation.filtering.guided_input` for v; with an [adversarial] table, against a critic
+    that learns beside it (`Adversary`). Every step is a function of the recipe and its
     number: a run that was killed and resumed gives the same bits, on the same machine with the same number of
     threads (on a GPU: with `deterministic`).
 
@@ -75,8 +76,8 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
             keeper = Keeper(recipe, folder, state, fixed=fixed, facts=facts, device=place.device)
             stack.callback(keeper.close)
         pairs = feed(recipe, found.trained, step=state.step, place=place, make=make_sampler)
-        wrapped, loss_of, pieces = place.wrap(model), LOSSES[recipe.loss], recipe.accumulation
-        weights = getattr(model, "scale_weights", None)
+        wrapped, loss_of, pieces = place.wrap(model), find_loss(recipe, place.device), recipe.accumulation
+        adversary, weights = state.adversary, getattr(model, "scale_weights", None)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         stop = stack.enter_context(_stop_on_signal())
 
@@ -94,9 +95,10 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
                         place.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
                     ):
                         restored = wrapped(v)
-                    loss = over_scales(loss_of, restored, u, weights) / pieces
-                    loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.detach()
+                    loss = over_scales(loss_of, restored, u, weights)
+                    against = 0.0 if adversary is None else adversary.term(restored)
+                    ((loss + against) / pieces).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach() / pieces
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             mean_loss, mean_norm, stopping = place.mean(total, norm, stop.is_set())
             if not math.isfinite(mean_loss) or not math.isfinite(mean_norm):
@@ -106,9 +108,14 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
                 )
 
             # the step
+            rate = learning_rate(recipe, step)
+            figures = {"gradient_norm": mean_norm}
+            if adversary is not None:
+                figures |= adversary.learn(sharp, rate=rate, step=step, place=place)
+                if not all(map(math.isfinite, figures.values())):
+                    raise _derailed(step, folder, f"the critic is not finite ({figures})")
             if recipe.clip:
                 nn.utils.clip_grads_with_norm_(parameters, recipe.clip, norm)
-            rate = learning_rate(recipe, step)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
             state.optimizer.step()
@@ -118,7 +125,7 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
             state.losses.append(mean_loss)
             if keeper is not None:
                 with _kept(state.step, folder):
-                    keeper.after_step(rate=rate, norm=mean_norm, waited=waited, stopping=stopping > 0)
+                    keeper.after_step(rate=rate, figures=figures, waited=waited, stopping=stopping > 0)
             if stopping and state.step < recipe.iterations:
                 raise TrainingError(f"stopped after step {state.step}, which is saved; go on with --resume")
     return folder.path / "last.safetensors"

@@ -6,10 +6,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from unsmear.training.recipe import Recipe
+
 
 def mse(restored: Tensor, sharp: Tensor) -> Tensor:
     """Mean of d² with d = restored - sharp over all pixels: the paper's loss."""
     return torch.nn.functional.mse_loss(restored, sharp)
+
+
+def l1(restored: Tensor, sharp: Tensor) -> Tensor:
+    """Mean of |d| (as MSCNN's PyTorch code)."""
+    return torch.nn.functional.l1_loss(restored, sharp)
 
 
 def charbonnier(restored: Tensor, sharp: Tensor, *, epsilon: float = 1e-3) -> Tensor:
@@ -33,15 +40,28 @@ def psnr_soft(restored: Tensor, sharp: Tensor) -> Tensor:
     return (10 / math.log(10)) * (errors + 1e-5).log().mean()
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+LOSSES: dict[str, Loss] = {
     "mse": mse,
+    "l1": l1,
     "charbonnier": charbonnier,
     "psnr": psnr,
     "psnr-soft": psnr_soft,
 }
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+def find_loss(recipe: Recipe, device: torch.device) -> Loss:
+    """The recipe's loss: of `LOSSES`, or the perceptual one (`training/perceptual.py`), which reads a file.
+
+    Raises:
+        RecipeError: the file is not there or holds no VGG19.
+    """
+    if recipe.vgg is None:
+        return LOSSES[recipe.loss]
+    from unsmear.training.perceptual import perceptual_loss
+
+    return perceptual_loss(recipe.vgg, device)
 
 
 def over_scales(

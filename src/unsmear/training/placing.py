@@ -1,7 +1,7 @@
 """Where a training runs: the CPU, one GPU, or several processes started by torchrun (through accelerate)."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -39,6 +39,9 @@ class Place:
         """Mean over the processes of a few numbers, which are every process's answer then."""
         return [float(value) for value in values]
 
+    def share_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Put the mean over the processes in place of the gradients of a network that is not wrapped."""
+
     def close(self) -> None:
         """Leave the group of processes."""
 
@@ -66,6 +69,10 @@ class _SharedPlace(Place):
     def mean(self, *values: Tensor | float) -> list[float]:
         mine = torch.tensor([float(value) for value in values], dtype=torch.float64, device=self.device)
         return [float(value) for value in self._accelerator.reduce(mine, reduction="mean")]
+
+    def share_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        for parameter in parameters:
+            parameter.grad = self._accelerator.reduce(parameter.grad, reduction="mean")
 
     def close(self) -> None:
         self._accelerator.end_training()

@@ -29,6 +29,19 @@ class PatchStage(_Table):
     batch: int = Field(gt=0, description="patches in one step")
 
 
+class Adversarial(_Table):
+    """The critic that a network is trained against; the defaults are DeblurGAN's."""
+
+    weight: float = Field(
+        default=0.01,
+        gt=0,
+        description="weight of -D(f(v)) beside the loss; 0.01: its perceptual loss has 100",
+    )
+    critic_steps: int = Field(default=5, gt=0, description="steps of the critic for each of the network")
+    penalty: float = Field(default=10.0, ge=0, description="weight of the critic's gradient penalty")
+    width: int = Field(default=64, gt=0, description="channels of the critic's first convolution")
+
+
 class Validation(_Table):
     """The fixed pairs on which the gain over the blurred input is measured."""
 
@@ -88,16 +101,25 @@ class Recipe(_Table):
 
     # how
     iterations: int = Field(default=10_000, gt=0, description="number of steps")
-    loss: Literal["mse", "charbonnier", "psnr", "psnr-soft"] = Field(
+    loss: Literal["mse", "l1", "charbonnier", "psnr", "psnr-soft", "perceptual"] = Field(
         default="mse", description="what is made small"
     )
+    vgg: Path | None = Field(
+        default=None, description="VGG19's weights in torchvision's layout, for the perceptual loss alone"
+    )
+    adversarial: Adversarial | None = Field(default=None, description="a critic to train against")
     optimizer: Literal["adam", "adamw"] = Field(default="adam", description="the rule of the steps")
     learning_rate: float = Field(default=1e-4, gt=0, description="rate after the warm-up")
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of Adam's two averages")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decay, on every parameter")
-    schedule: Literal["constant", "cosine"] = Field(default="constant", description="rate after the warm-up")
+    schedule: Literal["constant", "cosine", "polynomial", "halving"] = Field(
+        default="constant", description="rate after the warm-up"
+    )
     warmup: int = Field(default=0, ge=0, description="steps in which the rate rises linearly from 0")
-    final_learning_rate: float = Field(default=0.0, ge=0, description="rate that the cosine ends at")
+    hold: int = Field(default=0, ge=0, description="steps at the full rate before cosine or polynomial begin")
+    power: float = Field(default=1.0, gt=0, description="exponent of the polynomial; 1: a straight line")
+    halve_at: list[int] = Field(default=[], description="steps from which on the rate is half of that before")
+    final_learning_rate: float = Field(default=0.0, ge=0, description="rate that cosine or polynomial end at")
     clip: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0: no clipping")
     ema: float = Field(
         default=0.0, ge=0, lt=1, description="decay of the average of the weights; 0: no average"
@@ -150,7 +172,7 @@ class Recipe(_Table):
     def without_folders(self) -> dict[str, Any]:
         """The recipe as plain values for a published checkpoint: of each path only the last part stays."""
         plain = self.model_dump(mode="json", exclude_none=True)
-        for key in ("run", "weights", "bank", "written"):
+        for key in ("run", "weights", "bank", "written", "vgg"):
             if key in plain:
                 plain[key] = Path(plain[key]).name
         plain["sharp"] = [Path(folder).name for folder in plain["sharp"]]
@@ -162,10 +184,22 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "weight_decay: Adam has none; set optimizer = 'adamw' or leave weight_decay out"
     if not all(0 <= beta < 1 for beta in recipe.betas):
         yield f"betas: each must lie in [0, 1), got {list(recipe.betas)}"
-    if recipe.warmup >= recipe.iterations:
-        yield f"warmup: {recipe.warmup} steps do not fit into iterations = {recipe.iterations}"
-    if recipe.schedule == "constant" and recipe.final_learning_rate:
-        yield "final_learning_rate: a constant schedule has none; set schedule = 'cosine' or leave it out"
+    if recipe.warmup + recipe.hold >= recipe.iterations:
+        key = "hold" if recipe.hold else "warmup"
+        yield f"{key}: {recipe.warmup + recipe.hold} steps do not fit into iterations = {recipe.iterations}"
+    if recipe.schedule in ("constant", "halving"):
+        for key in ("final_learning_rate", "hold"):
+            if getattr(recipe, key):
+                yield f"{key}: a {recipe.schedule} schedule has none; set schedule = 'cosine' or leave it out"
+    if recipe.power != 1 and recipe.schedule != "polynomial":
+        yield f"power: a {recipe.schedule} schedule has none; set schedule = 'polynomial' or leave it out"
+    if bool(recipe.halve_at) != (recipe.schedule == "halving"):
+        yield "halve_at: goes with schedule = 'halving', and that with halve_at"
+    if (recipe.vgg is not None) != (recipe.loss == "perceptual"):
+        yield (
+            "vgg: loss = 'perceptual' needs VGG19's weights, a file that you have (--set vgg=FILE), and no "
+            "other loss takes them"
+        )
     if recipe.final_learning_rate > recipe.learning_rate:
         yield "final_learning_rate: must not be above learning_rate"
     starts = [stage.from_step for stage in recipe.stages]
@@ -242,6 +276,7 @@ def _explain(source: str, problem: Any, changed: Collection[str]) -> str:
     tables: dict[str, type[BaseModel]] = {
         "validation": Validation,
         "patches": PatchStage,
+        "adversarial": Adversarial,
         "pairs": PairSettings,
         "guides": GuideSettings,
     }
@@ -276,9 +311,9 @@ class Difference(NamedTuple):
 
 
 # What may change when a run goes on: nothing here alters a step that is still to come, except `iterations`,
-# which stretches or shortens the schedule on purpose. Photographs, bank and pairs are compared by content,
-# not path.
-HARMLESS = {"iterations", "workers", "device", "sharp", "bank", "written", "weights", "run"} | {
+# which stretches or shortens the schedule on purpose. Photographs, bank, pairs and VGG19 are compared by
+# content, not path.
+HARMLESS = {"iterations", "workers", "device", "sharp", "bank", "written", "vgg", "weights", "run"} | {
     "validation.every",
     "validation.count",
     "validation.size",

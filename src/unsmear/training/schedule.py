@@ -9,16 +9,23 @@ from unsmear.training.recipe import PatchStage, Recipe
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Rate of `step` (from 0): linear warm-up to `learning_rate`, then constant or a cosine.
+    """Rate of `step` (from 0): linear warm-up to `learning_rate`, then as `schedule` says.
 
-    With t = (step - warmup) / (iterations - warmup): final + (rate - final) (1 + cos(pi t)) / 2.
+    With s = warmup + hold and t = (step - s) / (iterations - s), 0 before s:
+    cosine: final + (rate - final) (1 + cos(pi t)) / 2; polynomial: final + (rate - final) (1 - t)^power;
+    halving: rate / 2^n after n of the steps in `halve_at`.
     """
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
     if recipe.schedule == "constant":
         return recipe.learning_rate
-    part = (step - recipe.warmup) / (recipe.iterations - recipe.warmup)
+    if recipe.schedule == "halving":
+        return recipe.learning_rate * 0.5 ** len([moment for moment in recipe.halve_at if step >= moment])
+    begin = recipe.warmup + recipe.hold
+    part = max(0.0, (step - begin) / (recipe.iterations - begin))
     span = recipe.learning_rate - recipe.final_learning_rate
+    if recipe.schedule == "polynomial":
+        return float(recipe.final_learning_rate + span * (1 - part) ** recipe.power)
     return recipe.final_learning_rate + span * (1 + math.cos(math.pi * part)) / 2
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from unsmear.errors import TrainingError
+from unsmear.training.adversarial import Adversary
 from unsmear.training.recipe import Recipe
 
 _HEADER = "unsmear.training"
@@ -21,7 +22,9 @@ _HEADER = "unsmear.training"
 
 @dataclass
 class TrainingState:
-    """Model, average of its weights, optimizer, and what the log needs to go on as if never stopped."""
+    """Model, average of its weights, optimizer, the critic with its own, and what the log needs to go on as
+    if never stopped.
+    """
 
     model: nn.Module
     average: nn.Module | None
@@ -29,6 +32,7 @@ class TrainingState:
     step: int = 0  # steps done
     best_gain: float | None = None  # dB, largest validation gain so far
     losses: list[float] = field(default_factory=list)  # since the last line of the log
+    adversary: Adversary | None = None
 
     @classmethod
     def begin(cls, recipe: Recipe, model: nn.Module) -> "TrainingState":
@@ -42,7 +46,8 @@ class TrainingState:
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-        return cls(model, average, optimizer)
+        device = next(model.parameters()).device
+        return cls(model, average, optimizer, adversary=Adversary.begin(recipe, device))
 
     @property
     def published(self) -> nn.Module:
@@ -64,9 +69,13 @@ class TrainingState:
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, tensor in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{key}/{name}"] = tensor
+        if self.adversary is not None:
+            weights = self.adversary.critic.state_dict()
+            tensors |= {f"critic/{name}": tensor for name, tensor in weights.items()}
+        for prefix, model, optimizer in self._optimized():
+            for name, parameter in model.named_parameters():
+                for key, tensor in optimizer.state.get(parameter, {}).items():
+                    tensors[f"{prefix}/{key}/{name}"] = tensor
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         counters = {"format": 1, "step": self.step, "best_gain": self.best_gain, "losses": self.losses}
         partial = path.with_suffix(".part")
@@ -84,18 +93,32 @@ class TrainingState:
             self.model.load_state_dict(_part(tensors, "model/"))
             if self.average is not None:
                 self.average.load_state_dict(_part(tensors, "average/"))
-            fused = self.optimizer.param_groups[0]["fused"]
-            for name, parameter in self.model.named_parameters():
-                for key in ("step", "exp_avg", "exp_avg_sq") if header["step"] else ():
-                    saved = tensors[f"optimizer/{key}/{name}"]
-                    if key == "step":
-                        kept = saved.to(parameter.device if fused else "cpu")
-                    else:  # in the memory layout of the parameter, which fused steps count on
-                        kept = torch.empty_like(parameter, requires_grad=False).copy_(saved)
-                    self.optimizer.state[parameter][key] = kept
+            if self.adversary is not None:
+                self.adversary.critic.load_state_dict(_part(tensors, "critic/"))
+            for prefix, model, optimizer in self._optimized() if header["step"] else ():
+                _load_optimizer(optimizer, model, _part(tensors, f"{prefix}/"))
         except (RuntimeError, KeyError) as error:
             raise TrainingError(f"{path}: belongs to another network or recipe: {error}") from error
         self.step, self.best_gain, self.losses = header["step"], header["best_gain"], header["losses"]
+
+    def _optimized(self) -> list[tuple[str, nn.Module, torch.optim.Optimizer]]:
+        """(prefix of the tensors' names, module, its optimizer) of all that is trained."""
+        critic = self.adversary
+        own = [("optimizer", self.model, self.optimizer)]
+        return own if critic is None else [*own, ("critic-optimizer", critic.critic, critic.optimizer)]
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give Adam back its state KEY/NAME of every parameter of `model`."""
+    fused = optimizer.param_groups[0]["fused"]
+    for name, parameter in model.named_parameters():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            saved = tensors[f"{key}/{name}"]
+            if key == "step":
+                kept = saved.to(parameter.device if fused else "cpu")
+            else:  # in the memory layout of the parameter, which fused steps count on
+                kept = torch.empty_like(parameter, requires_grad=False).copy_(saved)
+            optimizer.state[parameter][key] = kept
 
 
 def read_header(path: Path) -> dict[str, Any]:
