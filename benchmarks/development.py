@@ -72,9 +72,9 @@ def markdown(results: dict[str, dict[str, Evaluation]]) -> str:
     ]
     for name in first:
         protocol, count = first[name].protocol, len(first[name].scores)
-        before, metric, cell = f"{first[name].mean('psnr_input'):.2f}", protocol.psnr, gain_cell
+        before, metric, cell = f"{first[name].mean('psnr_input'):.2f}", protocol.metrics[0].name, gain_cell
         if name == SHARP:
-            before, metric, cell = "", protocol.psnr + " to the input", sharp_cell
+            before, metric, cell = "", protocol.metrics[0].name + " to the input", sharp_cell
         cells = " | ".join(cell(sets[name]) for sets in results.values())
         lines.append(f"| {name} ({count}) | {metric} | {before} | {cells} |")
     for name in [name for name in first if name != SHARP]:
@@ -83,7 +83,7 @@ def markdown(results: dict[str, dict[str, Evaluation]]) -> str:
             for sets in results.values()
         )
         before = f"{first[name].mean('ssim_input'):.4f}"
-        lines.append(f"| {name} | {first[name].protocol.ssim} | {before} | {cells} |")
+        lines.append(f"| {name} | {first[name].protocol.metrics[1].name} | {before} | {cells} |")
     seconds = " | ".join(f"{sets['GoPro'].mean('seconds'):.2f}" for sets in results.values())
     lines.append(f"| GoPro | seconds a picture | | {seconds} |")
     return "\n".join(lines).replace("nan", "–")

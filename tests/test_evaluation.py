@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import unsmear
 from unsmear.cli import app
 from unsmear.errors import EvaluationError, ModelError, PairsError
-from unsmear.evaluation import PairFiles, Protocol, evaluate, find_pairs
+from unsmear.evaluation import Comparison, PairFiles, evaluate, find_pairs
 from unsmear.evaluation.restorers import match_results, weights_sha256
 from unsmear.metrics import psnr_shift_gain
 
@@ -246,12 +246,12 @@ def test_alignment_scores_what_the_metric_scores(tmp_path: Path) -> None:
     )
     assert result.scores[0].psnr_input > 40 > 20 > evaluate("input", tmp_path).scores[0].psnr_input
     assert result.scores[0].ssim_input > 0.99
-    assert (result.protocol.psnr, result.protocol.ssim) == (
+    assert [metric.name for metric in result.protocol.metrics] == [
         "psnr_shift_gain_luma",
         "ssim_gauss_rgb_shift_gain",
-    )
+    ]
     with pytest.raises(EvaluationError, match="'none', 'shift' or 'shift-gain'"):
-        Protocol(align="ecc")  # type: ignore[arg-type]
+        Comparison(align="ecc")  # type: ignore[arg-type]
 
 
 def test_crop_and_limit_take_the_middle_and_the_spread(folder: Path) -> None:

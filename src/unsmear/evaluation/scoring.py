@@ -28,7 +28,7 @@ import unsmear
 from unsmear.errors import EvaluationError, UnsmearError
 from unsmear.evaluation.contact_sheet import Tiles, cut_tiles, draw_contact_sheet
 from unsmear.evaluation.layouts import Failure, PairFiles, PairList, find_pairs
-from unsmear.evaluation.protocols import Align, Protocol
+from unsmear.evaluation.protocols import Align, Comparison, Protocol
 from unsmear.evaluation.restorers import Restorer, centre, find_restorer
 from unsmear.metrics import MAX_SHIFT, Channels
 from unsmear.photo import Photo, read_photo, write_photo
@@ -114,11 +114,12 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Everything but the single pictures, as JSON can hold it (infinity as the text "inf")."""
         named = {figure: self._exact(figure) for figure in _FIGURES}
+        psnr, ssim = self._metrics()
         return {
             "unsmear": unsmear.__version__,
             "model": self.model,
             "data": self.data,
-            "protocol": {"psnr": self.protocol.psnr, "ssim": self.protocol.ssim, **asdict(self.protocol)},
+            "protocol": {"psnr": psnr, "ssim": ssim, **self.protocol.settings()},
             "pictures": len(self.scores),
             "identical": self.identical,
             "mean": {named[figure]: _jsonable(self.mean(figure)) for figure in _FIGURES},
@@ -138,7 +139,7 @@ class Evaluation:
             "",
         ]
         lines.append(f"{'':34}{'input':>9}{'output':>9}{'gain':>9}")
-        for kind, exact, digits in (("psnr", self.protocol.psnr, 2), ("ssim", self.protocol.ssim, 4)):
+        for (kind, digits), exact in zip((("psnr", 2), ("ssim", 4)), self._metrics(), strict=True):
             for label, average in (("mean", self.mean), ("median", self.median)):
                 before, after, gain = (average(f"{kind}_{side}") for side in ("input", "output", "gain"))
                 unit = " (dB)" if kind == "psnr" else ""
@@ -164,9 +165,7 @@ class Evaluation:
         return "\n".join(lines)
 
     def _manner(self) -> str:
-        words = ["rounded to 8 bit" if self.protocol.eight_bit else "not rounded"]
-        if self.protocol.align != "none":
-            words.append(f"shifts up to {self.protocol.max_shift} px")
+        words = self.protocol.manner()
         if self.protocol.crop is not None:
             words.append(f"middle {self.protocol.crop} px only")
             smaller = sum(min(score.width, score.height) < self.protocol.crop for score in self.scores)
@@ -180,9 +179,12 @@ class Evaluation:
 
     def _exact(self, figure: str) -> str:
         kind, _, side = figure.partition("_")
-        return {"psnr": f"{self.protocol.psnr}_{side}", "ssim": f"{self.protocol.ssim}_{side}"}.get(
-            kind, figure
-        )
+        psnr, ssim = self._metrics()
+        return {"psnr": f"{psnr}_{side}", "ssim": f"{ssim}_{side}"}.get(kind, figure)
+
+    def _metrics(self) -> tuple[str, str]:
+        """The exact names of the PSNR and of the SSIM."""
+        return self.protocol.metrics[0].name, self.protocol.metrics[1].name
 
     def write(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write scores.csv (one row per picture), summary.json and contact_sheet.png into a folder.
@@ -257,7 +259,7 @@ def evaluate(
         that any program restored, found by the names of the blurred ones; a network; or a function from
         (3,H,W) in [0,1] sRGB to the same.
     pairs: a folder or CSV file for `find_pairs` (`blurred` goes there), or pairs that are known already.
-    align, channels, max_shift, eight_bit, crop: see `Protocol`.
+    align, channels, max_shift, eight_bit, crop: see `Comparison`.
     limit: score only so many pairs, spread evenly over the set.
     device: "auto" takes a GPU if there is one; or a name that PyTorch knows.
     save_restored: a folder for the restored pictures as 8-bit PNG; a file that is there already stays, and
@@ -267,7 +269,7 @@ def evaluate(
     Raises PairsError where there are no pairs, ModelError for an unknown model, EvaluationError if nothing
     could be scored.
     """
-    protocol = Protocol(align=align, channels=channels, max_shift=max_shift, eight_bit=eight_bit, crop=crop)
+    protocol = Comparison(align=align, channels=channels, max_shift=max_shift, eight_bit=eight_bit, crop=crop)
     if limit is not None and limit < 1:
         raise EvaluationError(f"limit is {limit}; expected a number of pairs from 1 up.")
     if isinstance(pairs, (str, Path)):
@@ -310,7 +312,9 @@ def evaluate(
             pair = PairFiles(score.name, Path(score.blurred), Path(score.sharp))
             pictures = _restore(pair, restorer, protocol)
             shown[score] = cut_tiles(pictures.input, pictures.output, pictures.truth)
-        rows.append((f"{which}: {score.psnr_gain:+.2f} dB {protocol.psnr}   {score.name}", shown[score]))
+        rows.append(
+            (f"{which}: {score.psnr_gain:+.2f} dB {result._metrics()[0]}   {score.name}", shown[score])
+        )
     return replace(result, contact_sheet=draw_contact_sheet(rows))
 
 
@@ -325,7 +329,7 @@ class _Pictures:
     sha256: bytes
 
 
-def _restore(pair: PairFiles, restorer: Restorer, protocol: Protocol) -> _Pictures:
+def _restore(pair: PairFiles, restorer: Restorer, protocol: Comparison) -> _Pictures:
     files = read_photo(pair.blurred), read_photo(pair.sharp)
     if (files[0].height, files[0].width) != (files[1].height, files[1].width):
         sizes = [f"{file.source} is {file.width}×{file.height}" for file in files]
@@ -353,11 +357,11 @@ def _restore(pair: PairFiles, restorer: Restorer, protocol: Protocol) -> _Pictur
     return _Pictures(blurred, output, truth, seconds if restorer.timed else None, content.digest())
 
 
-def _score(pair: PairFiles, pictures: _Pictures, protocol: Protocol) -> ImageScore:
-    psnr_input, ssim_input = protocol.score(pictures.input, pictures.truth)
+def _score(pair: PairFiles, pictures: _Pictures, protocol: Comparison) -> ImageScore:
+    psnr_input, ssim_input = protocol.compare(pictures.input, pictures.truth).values()
     psnr_output, ssim_output = psnr_input, ssim_input
     if not torch.equal(pictures.output, pictures.input):
-        psnr_output, ssim_output = protocol.score(pictures.output, pictures.truth)
+        psnr_output, ssim_output = protocol.compare(pictures.output, pictures.truth).values()
     return ImageScore(
         name=pair.name,
         blurred=str(pair.blurred),

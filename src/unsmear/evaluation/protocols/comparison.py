@@ -1,18 +1,19 @@
-"""How two pictures are compared."""
+"""Two pictures compared pixel by pixel, or after the best shift: `unsmear evaluate --align …`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from unsmear.errors import EvaluationError
+from unsmear.evaluation.protocols.base import Metric, PictureProtocol
 from unsmear.metrics import MAX_SHIFT, Channels, align, psnr_aligned, psnr_rgb, ssim_gauss_rgb
 
 Align = Literal["none", "shift", "shift-gain"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class Comparison(PictureProtocol):
     """How two pictures are compared.
 
     align: "none", pixel by pixel, on RGB; "shift", after the best whole-pixel shift; "shift-gain", after the
@@ -28,6 +29,9 @@ class Protocol:
     max_shift: int = MAX_SHIFT
     eight_bit: bool = True
     crop: int | None = None
+    name: str = "comparison"
+    title: str = ""
+    version: int = 1
 
     def __post_init__(self) -> None:
         """Refuse a manner of alignment that there is not, and sizes that are none."""
@@ -39,26 +43,36 @@ class Protocol:
             raise EvaluationError(f"max_shift is {self.max_shift}; expected pixels, from 0 up.")
 
     @property
-    def psnr(self) -> str:
-        """The exact name of the PSNR."""
+    def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]
+        """The exact names of its PSNR and SSIM."""
         how = self.align.replace("-", "_")
-        return "psnr_rgb" if self.align == "none" else f"psnr_{how}_{self.channels}"
-
-    @property
-    def ssim(self) -> str:
-        """The exact name of the SSIM."""
-        return "ssim_gauss_rgb" if self.align == "none" else f"ssim_gauss_rgb_{self.align.replace('-', '_')}"
-
-    def score(self, restored: Tensor, sharp: Tensor) -> tuple[float, float]:
-        """PSNR in dB and SSIM of one picture (3,H,W) in [0,1]."""
         if self.align == "none":
-            return psnr_rgb(restored, sharp).item(), ssim_gauss_rgb(restored, sharp).item()
-        pair = align(
-            restored,
-            sharp,
-            max_shift=self.max_shift,
-            gain=self.align == "shift-gain",
-            channels=self.channels,
-        )
-        psnr = psnr_aligned(pair, channels=self.channels)
-        return psnr.item(), ssim_gauss_rgb(pair.restored, pair.sharp).item()
+            return Metric("psnr_rgb", "dB"), Metric("ssim_gauss_rgb")
+        return Metric(f"psnr_{how}_{self.channels}", "dB"), Metric(f"ssim_gauss_rgb_{how}")
+
+    def compare(self, restored: Tensor, truth: Tensor) -> dict[str, float]:
+        """PSNR in dB and SSIM of one picture (3,H,W) in [0,1]."""
+        names = [metric.name for metric in self.metrics]
+        if self.align == "none":
+            values = psnr_rgb(restored, truth).item(), ssim_gauss_rgb(restored, truth).item()
+        else:
+            pair = align(
+                restored,
+                truth,
+                max_shift=self.max_shift,
+                gain=self.align == "shift-gain",
+                channels=self.channels,
+            )
+            psnr = psnr_aligned(pair, channels=self.channels)
+            values = psnr.item(), ssim_gauss_rgb(pair.restored, pair.sharp).item()
+        return dict(zip(names, values, strict=True))
+
+    def settings(self) -> dict[str, Any]:
+        """Its options beside name and version."""
+        options = ("align", "channels", "max_shift", "crop")
+        return super().settings() | {option: getattr(self, option) for option in options}
+
+    def manner(self) -> list[str]:
+        """Rounding, and the range of the shifts."""
+        words = super().manner()
+        return words if self.align == "none" else [*words, f"shifts up to {self.max_shift} px"]
