@@ -35,7 +35,9 @@ class PaperTable:
 
 
 _SAME_MODEL = "SSIM of Uformer on GoPro: .9671 in Tab. 1 and .9731 in Tab. 2, the same model and test."
-_COPIED = "32.97 dB is the figure of Uformer-B in its own paper, not of the training that this paper describes."
+_COPIED = (
+    "32.97 dB is the figure of Uformer-B in its own paper, not of the training that this paper describes."
+)
 _RADN = "RADN's own paper has 31.76/.953 on GoPro."
 _LAI = (
     "“100 pairs” of Lai: it has 100 uniform and 100 non-uniform synthetic pictures; which, and with what "

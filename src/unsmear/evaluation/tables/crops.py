@@ -66,6 +66,4 @@ def largest(where: NDArray[np.float32], count: int = 2) -> list[Box]:
 
 
 def _overlap(a: Box, b: Box) -> bool:
-    return (
-        a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height
-    )
+    return a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height

@@ -80,7 +80,9 @@ def whole_with_boxes(pixels: Pixels, boxes: Sequence[Box], width: int) -> Pixels
     factor = width / pixels.shape[1]
     for box, colour in zip(boxes, COLOURS, strict=False):
         x, y = int(box.x * factor), int(box.y * factor)
-        place = Box(x, y, max(2 * FRAME, round(box.width * factor)), max(2 * FRAME, round(box.height * factor)))
+        place = Box(
+            x, y, max(2 * FRAME, round(box.width * factor)), max(2 * FRAME, round(box.height * factor))
+        )
         result = boxed(result, place, colour)
     return result
 
@@ -103,9 +105,7 @@ def draw(rows: Sequence[Sequence[Panel]]) -> Photo:
     A column is as wide as its widest panel, a row as high as its highest.
     """
     columns = max(len(row) for row in rows)
-    widths = [
-        max(row[place].pixels.shape[1] for row in rows if place < len(row)) for place in range(columns)
-    ]
+    widths = [max(row[place].pixels.shape[1] for row in rows if place < len(row)) for place in range(columns)]
     total = sum(widths) + GAP * (columns - 1)
     bands: list[Pixels] = []
     for row in rows:

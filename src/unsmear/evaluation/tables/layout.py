@@ -130,14 +130,22 @@ def build_tables(figures: Figures) -> list[Table]:
             if FAMILIES.get(column.one.benchmark.name) == benchmark and column.kind
         ]
         if columns:
-            columns.sort(key=lambda column: column.kind != "psnr")  # the paper has PSNR of all, then SSIM of all
+            columns.sort(
+                key=lambda column: column.kind != "psnr"
+            )  # the paper has PSNR of all, then SSIM of all
             shown |= {column.key for column in columns}
             tables.append(_paper_table(figures, printed, columns))
             tables += _changes(figures, printed, columns)
     if rest := [column for column in figures.columns if column.key not in shown]:
         rows = [_measured_row(figures, method, method.label, rest) for method in figures.results.methods]
         tables.append(
-            Table("other", "What the paper does not report", _measured_columns(rest), tuple(rows), _notes(figures, rest))
+            Table(
+                "other",
+                "What the paper does not report",
+                _measured_columns(rest),
+                tuple(rows),
+                _notes(figures, rest),
+            )
         )
     return tables
 
@@ -155,13 +163,25 @@ def difference_tables(figures: Figures) -> list[Table]:
                 for column in columns
                 for label, against in figures.pairs()
             ]
-            headings = ("method", "less", "metric", "mean difference", "p", "by groups", "p by groups", "better on", "n")
+            headings = (
+                "method",
+                "less",
+                "metric",
+                "mean difference",
+                "p",
+                "by groups",
+                "p by groups",
+                "better on",
+                "n",
+            )
             origins: list[Origin] = ["name"] * 3 + ["measured"] * 6
             tables.append(
                 Table(
                     f"differences-{one.benchmark.name}-{protocol.name}",
                     f"{one.benchmark.title}, {protocol.name}: differences picture by picture",
-                    tuple(Column(title, origin=origin) for title, origin in zip(headings, origins, strict=True)),
+                    tuple(
+                        Column(title, origin=origin) for title, origin in zip(headings, origins, strict=True)
+                    ),
                     tuple(row for row in rows if row is not None),
                     _grouping(one),
                 )
@@ -180,7 +200,13 @@ def _paper_table(figures: Figures, printed: PaperTable, columns: Sequence["Measu
     rows += [(*_measured_row(figures, method, method.label, columns), *blank) for method in by_row.values()]
     headings = (*_measured_columns(columns), *_printed_columns(printed))
     notes = [*_notes(figures, columns), *(f"Paper: {text}" for _, text in printed.notes)]
-    return Table(f"table-{printed.number}", f"Table {printed.number}: {printed.title}", headings, tuple(rows), tuple(notes))
+    return Table(
+        f"table-{printed.number}",
+        f"Table {printed.number}: {printed.title}",
+        headings,
+        tuple(rows),
+        tuple(notes),
+    )
 
 
 def _changes(figures: Figures, printed: PaperTable, columns: Sequence["MeasuredColumn"]) -> list[Table]:
@@ -199,7 +225,11 @@ def _changes(figures: Figures, printed: PaperTable, columns: Sequence["MeasuredC
                 change = printed.figure(after, benchmark, kind) - printed.figure(before, benchmark, kind)
                 cells.append(Cell(signed(change, 2 if kind == "psnr" else 4), source=_paper_source(printed)))
         rows.append(tuple(cells))
-    headings = (Column("from → to", origin="name"), *_measured_columns(columns)[3:], *_printed_columns(printed))
+    headings = (
+        Column("from → to", origin="name"),
+        *_measured_columns(columns)[3:],
+        *_printed_columns(printed),
+    )
     title = f"Table {printed.number}: what changes, picture by picture"
     return [Table(f"table-{printed.number}-changes", title, headings, tuple(rows))] if measured else []
 
@@ -253,9 +283,14 @@ def _measured_row(
 def _seconds(results: Results, method: Method, benchmarks: Sequence[str]) -> Cell:
     """Median over all pictures of the benchmarks in a table, where something was run."""
     seconds = sorted(
-        result.seconds for name in benchmarks for result in results.of(method.label, name) if result.seconds is not None
+        result.seconds
+        for name in benchmarks
+        for result in results.of(method.label, name)
+        if result.seconds is not None
     )
-    return Cell(f"{seconds[len(seconds) // 2]:.3g}", source=f"median of {len(seconds)}") if seconds else Cell()
+    return (
+        Cell(f"{seconds[len(seconds) // 2]:.3g}", source=f"median of {len(seconds)}") if seconds else Cell()
+    )
 
 
 def _mean_cell(summary: Summary, method: Method, column: "MeasuredColumn") -> Cell:

@@ -48,6 +48,10 @@ def _read_method(text: str) -> Method:
     label, sign, source = text.partition("=")
     if not sign or _is_source(text):
         label = source = text
+    if label == "truth" or (label == "input" and source != "input"):
+        raise EvaluationError(
+            f"“{text}”: {label} is what pictures of every figure are called; choose another name."
+        )
     if not label.strip() or not source:
         raise EvaluationError(f"“{text}” is no method; expected SOURCE or LABEL=SOURCE.")
     if source == "input":

@@ -159,7 +159,11 @@ def run(
                     jobs.append(step)
     total = sum(len(one.cases) for one in sets) * len(methods)
     bar = tqdm(
-        total=total, initial=total - len(jobs), desc="scoring", unit="picture", disable=None if progress else True
+        total=total,
+        initial=total - len(jobs),
+        desc="scoring",
+        unit="picture",
+        disable=None if progress else True,
     )
     with bar:
         for (job, known), outcome in _work_off(jobs, workers, threads, place):
@@ -173,7 +177,9 @@ def run(
 
 
 def _pairs(cases: Sequence[Case]) -> list[PairFiles]:
-    return [PairFiles(case.name, case.blurred, case.truth[0] if case.truth else case.blurred) for case in cases]
+    return [
+        PairFiles(case.name, case.blurred, case.truth[0] if case.truth else case.blurred) for case in cases
+    ]
 
 
 def _digests(
@@ -252,9 +258,7 @@ def _score_key(restored: str, case: Case, protocol: Protocol, digests: dict[Path
     )  # fmt: skip
 
 
-def _keep(
-    job: Job, known: dict[str, dict[str, float]], done: Done, results: Results, cache: Cache
-) -> None:
+def _keep(job: Job, known: dict[str, dict[str, float]], done: Done, results: Results, cache: Cache) -> None:
     """Put what a worker found into the cache and the results."""
     if done.record is not None:
         cache.put(job.key, done.record)
@@ -389,4 +393,3 @@ def _restore(job: Job, blurred: Photo) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _network(source: str, device: str) -> Any:
     return find_restorer(source, [], device=device)
-

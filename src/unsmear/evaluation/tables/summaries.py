@@ -87,7 +87,14 @@ def summarise(results: Results, method: str, one: TestSet, protocol: Protocol, m
 
 
 def compare(
-    results: Results, method: str, against: str, one: TestSet, protocol: Protocol, metric: str, *, better: int = 1
+    results: Results,
+    method: str,
+    against: str,
+    one: TestSet,
+    protocol: Protocol,
+    metric: str,
+    *,
+    better: int = 1,
 ) -> Difference | None:
     """The paired difference; None where no picture has a finite figure of both.
 
@@ -97,7 +104,9 @@ def compare(
     first = values_of(results.of(method, name), protocol.name, metric)
     second = values_of(results.of(against, name), protocol.name, metric)
     both = [
-        case for case, value in first.items() if math.isfinite(value) and math.isfinite(second.get(case, math.nan))
+        case
+        for case, value in first.items()
+        if math.isfinite(value) and math.isfinite(second.get(case, math.nan))
     ]
     if not both:
         return None
