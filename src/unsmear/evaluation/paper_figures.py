@@ -35,17 +35,15 @@ class PaperTable:
 
 
 _SAME_MODEL = "SSIM of Uformer on GoPro: .9671 in Tab. 1 and .9731 in Tab. 2, the same model and test."
-_COPIED = (
-    "32.97 dB is the figure of Uformer-B in its own paper, not of the training that this paper describes."
-)
+_COPIED = "32.97 dB is what Uformer-B has in its own paper, not by the training that this one describes."
 _RADN = "RADN's own paper has 31.76/.953 on GoPro."
 _LAI = (
     "“100 pairs” of Lai: it has 100 uniform and 100 non-uniform synthetic pictures; which, and with what "
     "alignment, is not said."
 )
 _SLIP = (
-    "Tab. 3 “Proposed” (with the module) has exactly the Köhler figures and the Lai SSIM of Uformer^P without "
-    "it in Tab. 2, and a lower Lai PSNR (21.04 against 22.04)."
+    "Tab. 3 “Proposed” (with the module) has exactly the Köhler figures and the Lai SSIM of Uformer^P "
+    "without it in Tab. 2, and a lower Lai PSNR (21.04 against 22.04)."
 )
 
 TABLES = (

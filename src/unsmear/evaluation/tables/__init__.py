@@ -1,4 +1,6 @@
-"""The paper's tables and figures, measured: methods → cache → running → summaries → layout → text, page, pictures.
+"""The paper's tables and figures, measured.
+
+methods → cache → running → summaries → layout → text, page, pictures
 
 written = make_tables(["input", "sglrn-t", "Theirs=results/theirs"], {"gopro": "GOPRO_Large"}, "tables")
 print(written)
@@ -85,7 +87,7 @@ def make_tables(
         protocols: names by benchmark, where not its own.
         choices: what a benchmark must be told, such as {"gopro": {"blurred": "blur"}}.
         crops: "NAME:x,y,width,height" each, where NAME is a picture in scores.csv.
-        show: pictures of each benchmark that are drawn and put into the page, those on which methods differ most.
+        show: pictures of each benchmark that are drawn, those on which methods differ most.
         limit: only so many pictures of each benchmark, spread evenly: a quick look.
         cache: folder of what earlier runs found; OUTPUT/cache without it.
         workers: processes; one a core without it.
@@ -96,8 +98,8 @@ def make_tables(
     picture is scored from a file of 8 bit (or the depth of the blurred one), as it was written.
 
     Raises:
-        EvaluationError: no method, an unknown benchmark or protocol, a benchmark in another layout, a folder that
-            cannot be written, tables that are there already, or nothing that could be scored.
+        EvaluationError: no method, an unknown benchmark or protocol, a benchmark in another layout, a folder
+            that cannot be written, tables that are there already, or nothing that could be scored.
         ModelError: an unknown network.
     """
     output = Path(output)
@@ -172,8 +174,8 @@ def _write(results: Results, output: Path, crops: Mapping[str, Sequence[Box]], s
         (name, f"Layout of the paper's Fig. {name[-1]}", photo) for name, photo in paper_plates(shown).items()
     ]
     plates += [
-        (f"{one.benchmark}-{_plain(one.case.name)}", f"{one.title}, {one.case.name}: {one.chosen}. {one.licence}",
-         zooms(one))
+        (f"{one.benchmark}-{_plain(one.case.name)}",
+         f"{one.title}, {one.case.name}: {one.chosen}. Licence: {one.licence}.", zooms(one))
         for one in shown
     ]  # fmt: skip
     files = []

@@ -46,7 +46,7 @@ def rgb8(photo: Photo) -> Pixels:
 
 
 def scaled(pixels: Pixels, width: int) -> Pixels:
-    """The picture `width` pixels wide: smaller by Lanczos, larger by the nearest pixel, so that none is made up."""
+    """The picture `width` pixels wide: smaller by Lanczos, larger by repeating pixels, so none is made up."""
     image = pyvips.Image.new_from_array(pixels)
     factor = width / pixels.shape[1]
     kernel = "lanczos3" if factor < 1 else "nearest"
@@ -88,7 +88,7 @@ def whole_with_boxes(pixels: Pixels, boxes: Sequence[Box], width: int) -> Pixels
 
 
 def with_inset(pixels: Pixels, box: Box, width: int) -> Pixels:
-    """The whole picture `width` wide with the box marked, and the box enlarged in the corner farthest from it."""
+    """The whole picture `width` wide, the box marked and enlarged in the corner farthest from it."""
     result = whole_with_boxes(pixels, [box], width)
     room = min(width * 9 // 20, result.shape[0] * 9 // 20 * box.width // box.height)
     zoom = framed(scaled(cut(pixels, box), max(room, 1)), COLOURS[0])
@@ -100,7 +100,7 @@ def with_inset(pixels: Pixels, box: Box, width: int) -> Pixels:
 
 
 def draw(rows: Sequence[Sequence[Panel]]) -> Photo:
-    """Panels in rows and columns, each with its caption below, as an 8-bit RGB photo.
+    """Panels in rows and columns, each with its caption right below, as an 8-bit RGB photo.
 
     A column is as wide as its widest panel, a row as high as its highest.
     """
@@ -117,7 +117,7 @@ def draw(rows: Sequence[Sequence[Panel]]) -> Photo:
             h, w = panel.pixels.shape[:2]
             band[:h, left : left + w] = panel.pixels
             for number, line in enumerate(panel.caption):
-                _write(band, line, left, height + LINE * number, width)
+                _write(band, line, left, h + LINE * number, width)
             left += width + GAP
         bands.append(band)
     return Photo(pixels=np.concatenate(bands)[:-GAP] if bands else np.zeros((1, 1, 3), np.uint8))

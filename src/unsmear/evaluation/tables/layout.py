@@ -1,4 +1,4 @@
-"""The paper's Tables 1, 2, 3 and what they lack: measured figures, and beside them, marked, those of the paper.
+"""The paper's Tables 1, 2, 3 and what they lack: measured figures, and beside them, marked, the paper's.
 
 A `Table` is text in cells with headings; `text.py` writes it as Markdown, `page.py` as HTML.
 """
@@ -10,8 +10,8 @@ from itertools import combinations
 from typing import Literal
 
 from unsmear.evaluation import paper_figures
-from unsmear.evaluation.protocols import Metric, Protocol
 from unsmear.evaluation.paper_figures import PaperTable
+from unsmear.evaluation.protocols import Metric, Protocol
 from unsmear.evaluation.tables.methods import Method
 from unsmear.evaluation.tables.running import Results, TestSet
 from unsmear.evaluation.tables.summaries import Difference, Summary, compare, summarise
@@ -144,7 +144,7 @@ def build_tables(figures: Figures) -> list[Table]:
                 "What the paper does not report",
                 _measured_columns(rest),
                 tuple(rows),
-                _notes(figures, rest),
+                tuple(_notes(figures, rest)),
             )
         )
     return tables
@@ -163,25 +163,13 @@ def difference_tables(figures: Figures) -> list[Table]:
                 for column in columns
                 for label, against in figures.pairs()
             ]
-            headings = (
-                "method",
-                "less",
-                "metric",
-                "mean difference",
-                "p",
-                "by groups",
-                "p by groups",
-                "better on",
-                "n",
-            )
-            origins: list[Origin] = ["name"] * 3 + ["measured"] * 6
+            names = ("method", "less", "metric")
+            measured = ("mean difference", "p", "by groups", "p by groups", "better on", "n")
             tables.append(
                 Table(
                     f"differences-{one.benchmark.name}-{protocol.name}",
                     f"{one.benchmark.title}, {protocol.name}: differences picture by picture",
-                    tuple(
-                        Column(title, origin=origin) for title, origin in zip(headings, origins, strict=True)
-                    ),
+                    (*(Column(title, origin="name") for title in names), *map(Column, measured)),
                     tuple(row for row in rows if row is not None),
                     _grouping(one),
                 )

@@ -1,4 +1,4 @@
-"""What is compared: nothing at all ("input"), networks, and folders of pictures that other programs restored."""
+"""What is compared: the input as it is, networks, and folders of what other programs restored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

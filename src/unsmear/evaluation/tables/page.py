@@ -21,6 +21,10 @@ from unsmear.evaluation.tables.pictures import Shown
 from unsmear.photo import Photo
 
 _QUALITY = 92  # of the JPEG pictures in the page: 40 dB and more, beyond what methods differ by
+_PARTS = (
+    ("differences", "Differences"), ("dots", "Single pictures"), ("look", "Two pictures over each other"),
+    ("figures", "Figures"), ("origins", "Where the figures come from"),
+)  # fmt: skip
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -43,7 +47,6 @@ def page(
         origins: see `text.origins`.
     """
     parts = [
-        _head(origins),
         *(_table(table) for table in tables),
         "<h2 id='differences'>Differences, picture by picture</h2>" if differences else "",
         _explained() if differences else "",
@@ -53,14 +56,14 @@ def page(
         _plates(plates),
         _origins(origins),
     ]
+    body = "\n".join(part for part in parts if part)
     style, script = (_resource(f"page.{suffix}") for suffix in ("css", "js"))
     return (
         "<!doctype html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
         f"<title>Benchmarks: measured and printed</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + f"\n<script>\n{script}</script>\n</body>\n</html>\n"
+        + f"{_head(origins, body)}\n{body}\n<script>\n{script}</script>\n</body>\n</html>\n"
     )
 
 
@@ -72,7 +75,7 @@ def _e(text: object) -> str:
     return html.escape(str(text))
 
 
-def _head(origins: dict[str, Any]) -> str:
+def _head(origins: dict[str, Any], body: str) -> str:
     failures = origins["failures"]
     methods = ", ".join(_e(method["label"]) for method in origins["methods"])
     data = ", ".join(_e(f"{one['title']} ({one['cases']})") for one in origins["benchmarks"])
@@ -80,12 +83,13 @@ def _head(origins: dict[str, Any]) -> str:
     lines = [
         "<header><h1>Benchmarks: measured and printed</h1>",
         f"<p>{methods} on {data}.</p>",
-        f"<p class='quiet'>unsmear {_e(unsmear.__version__)}, {when}. Means over pictures; below them the 95 % "
-        "interval of the mean by bootstrap over pictures. <span class='paper'>Columns like this</span> hold what "
-        "the paper prints: another training, another protocol perhaps, nothing that was measured here.</p>",
-        "<nav aria-label='Parts of this page'><ul><li><a href='#differences'>Differences</a></li>"
-        "<li><a href='#dots'>Single pictures</a></li><li><a href='#look'>Pictures</a></li>"
-        "<li><a href='#origins'>Where the figures come from</a></li></ul></nav></header>",
+        f"<p class='quiet'>unsmear {_e(unsmear.__version__)}, {when}. Means over pictures; below them the "
+        "95 % interval of the mean by bootstrap over pictures. <span class='paper'>Columns like this</span> "
+        "hold what the paper prints: another training, another protocol perhaps, nothing that was measured "
+        "here.</p>",
+        "<nav aria-label='Parts of this page'><ul>",
+        *(f"<li><a href='#{place}'>{words}</a></li>" for place, words in _PARTS if f"id='{place}'" in body),
+        "</ul></nav></header>",
     ]
     if failures:
         lines.append(f"<section class='failures'><h2>{len(failures)} not scored</h2><ul>")
@@ -135,10 +139,10 @@ def _groups(columns: Sequence[Column]) -> list[str]:
 
 def _explained() -> str:
     return (
-        "<p class='quiet'>Method less the other, on the pictures that both have, with the 95 % interval. p: how often "
-        "a mean so far from zero comes of flipping the signs at random; not corrected for the number of comparisons. "
-        "Pictures of one scene or one photograph resemble each other: “by groups” draws and flips them as a whole, "
-        "and is the one to trust where it is given. Better on: part of the pictures.</p>"
+        "<p class='quiet'>Method less the other, on the pictures that both have, with the 95 % interval. p: how "
+        "often a mean so far from zero comes of flipping the signs at random; not corrected for the number of "
+        "comparisons. Pictures of one scene or one photograph resemble each other: “by groups” draws and flips "
+        "them as a whole, and is the one to trust where it is given. Better on: part of the pictures.</p>"
     )
 
 
@@ -188,25 +192,23 @@ def _strip_plot(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
         if gains
     )
     lines = [
-        f"<div class='scroll'><svg role='img' aria-label='{_e(words)}' viewBox='0 0 {width} {height}' width='{width}' "
-        f"height='{height}' style='max-width:100%;height:auto'>",
-        f"<line x1='{x(0):.1f}' x2='{x(0):.1f}' y1='0' y2='{height - line}' stroke='currentColor' stroke-dasharray='3'/>",
+        f"<svg class='dots' role='img' aria-label='{_e(words)}' viewBox='0 0 {width} {height}'>",
+        f"<line x1='{x(0):.1f}' x2='{x(0):.1f}' y2='{height - line}' stroke-dasharray='3'/>",
     ]
     for number, (label, gains) in enumerate(rows):
         y = line * number + line / 2
-        lines.append(f"<text x='0' y='{y + 4}' fill='currentColor' font-size='13'>{_e(label[:30])}</text>")
+        lines.append(f"<text y='{y + 4}'>{_e(label[:30])}</text>")
         lines += [
-            f"<circle cx='{x(gain):.1f}' cy='{y}' r='4' fill='var(--accent)' fill-opacity='.55'>"
-            f"<title>{_e(name)} {signed(gain, 3)}</title></circle>"
+            f"<circle cx='{x(gain):.1f}' cy='{y}' r='4'><title>{_e(name)} {signed(gain, 3)}</title></circle>"
             for name, gain in gains
         ]
     ends = [(low, signed(low, 2)), (high, signed(high, 2))] + ([(0.0, "0")] if low < 0 < high else [])
     lines += [
-        f"<text x='{x(value):.1f}' y='{height - 8}' fill='currentColor' font-size='12' text-anchor='middle'>{text}</text>"
+        f"<text class='tick' x='{x(value):.1f}' y='{height - 8}'>{text}</text>"
         for value, text in ends
         if text == "0" or abs(x(value) - x(0)) > 40 or not low < 0 < high
     ]
-    return "\n".join([*lines, "</svg></div>"])
+    return "\n".join([*lines, "</svg>"])
 
 
 def _viewer(shown: Sequence[Shown]) -> str:
@@ -234,8 +236,8 @@ def _viewer(shown: Sequence[Shown]) -> str:
     data = json.dumps(cases, ensure_ascii=False).replace("<", "\\u003c")
     return f"""<section aria-labelledby='look'>
 <h2 id='look'>Two pictures over each other</h2>
-<p class='quiet'>Copies for looking at (JPEG, quality {_QUALITY}); what was scored are the files themselves, not aligned
-here. Rectangles: where the methods differ most, or the crop that was asked for.</p>
+<p class='quiet'>Copies for looking at (JPEG, quality {_QUALITY}), not aligned; what was scored are the files.
+Rectangles: where the methods differ most, or the crop that was asked for.</p>
 <noscript><p>This part needs JavaScript; the figures below do not.</p></noscript>
 <div id='viewer' class='hidden'>
 <div class='controls'>
@@ -255,7 +257,8 @@ here. Rectangles: where the methods differ most, or the crop that was asked for.
 <span id='tag-left' class='tag'></span><span id='tag-right' class='tag'></span></div></div>
 <p id='about' class='quiet'></p>
 <p class='quiet'>In the picture: drag to wipe, or <kbd>←</kbd> <kbd>→</kbd> <kbd>Home</kbd> <kbd>End</kbd>;
-<kbd>space</kbd> flips, <kbd>w</kbd> wipes again, <kbd>n</kbd> and <kbd>p</kbd> other pictures, <kbd>z</kbd> size.
+<kbd>space</kbd> flips, <kbd>w</kbd> wipes again, <kbd>n</kbd> and <kbd>p</kbd> other pictures,
+<kbd>z</kbd> size.
 <span id='status' role='status' aria-live='polite'></span></p>
 </div>
 <script type='application/json' id='pictures'>{data}</script>
@@ -310,9 +313,9 @@ def _origins(origins: dict[str, Any]) -> str:
         lines.append(_facts(one["title"], facts))
     timing = origins["timing"]
     lines.append(
-        f"<h3>Seconds</h3><p class='quiet'>Median wall time of a network for one picture, reading and writing left "
-        f"out: {_e(timing.get('processes'))} processes with {_e(timing.get('threads'))} threads each on "
-        f"{_e(timing.get('device'))} (of pictures restored in an earlier run: as it was then).</p>"
+        "<h3>Seconds</h3><p class='quiet'>Median wall time of a network for one picture, reading and writing "
+        f"left out. Processes: {_e(timing['processes'])}, threads of each: {_e(timing['threads'])}, device: "
+        f"{_e(timing['device'])}; for pictures that an earlier run restored, as it was then.</p>"
     )
     return "\n".join(lines)
 

@@ -161,8 +161,8 @@ def paper_plates(shown: Sequence[Shown]) -> dict[str, Photo]:
     """The layouts of the paper's figures, by file name, for those whose benchmarks are there.
 
     fig-1: a row for each of Köhler, Lai and RealBlur-J; the input, every method, the truth.
-    fig-6, fig-7: Lai and Köhler; input and truth on the left, methods trained on GoPro (label ends in ^G) above
-        those trained on the proposed set (^P); other labels fill both rows.
+    fig-6, fig-7: Lai and Köhler; input and truth on the left, methods trained on GoPro (label ends in ^G)
+        above those trained on the proposed set (^P); other labels fill both rows.
     fig-8: real photographs of Lai, without truth: a row each.
     """
     families = {

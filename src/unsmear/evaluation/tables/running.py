@@ -8,7 +8,6 @@ the others score what it has restored.
 import os
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -310,8 +309,8 @@ def _work_off(
             yield futures.pop(future), future.result()
     except BrokenProcessPool as error:
         raise EvaluationError(
-            "A worker process died, most likely for want of memory. What was done is kept: the same command with "
-            "fewer --workers goes on."
+            "A worker process died, most likely for want of memory. What was done is kept: the same command "
+            "with fewer workers goes on."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -347,16 +346,16 @@ def work(job: Job) -> Done | Failed:
         restored = read_photo(job.restored)
         if (restored.height, restored.width) != (blurred.height, blurred.width):
             raise EvaluationError(
-                f"{job.restored} is {restored.width}×{restored.height} and the blurred picture {job.case.blurred} "
+                f"{job.restored} is {restored.width}×{restored.height}, the blurred picture {job.case.blurred} "
                 f"{blurred.width}×{blurred.height}; expected the same size"
             )
-        scores = defaultdict(dict)
+        scores: dict[str, dict[str, float]] = {}
         tensor = restored.tensor()
         for protocol in job.protocols:
             scores[protocol.name] = {
                 name: float(value) for name, value in protocol.score(tensor, job.case).items()
             }
-        return Done(dict(scores), record)
+        return Done(scores, record)
     except (UnsmearError, RuntimeError, OSError, ValueError, MemoryError) as error:
         return Failed(job.benchmark, job.case.name, job.method, str(error) or type(error).__name__)
 

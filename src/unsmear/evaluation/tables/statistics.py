@@ -50,7 +50,7 @@ def bootstrap_interval(
 def sign_flip_test(
     differences: Sequence[float], *, groups: Sequence[str] | None = None, seed: int = 0
 ) -> float:
-    """Two-sided p-value (Fisher 1935) of a mean of paired differences, if their signs were a matter of chance.
+    """Two-sided p-value (Fisher 1935) of a mean of paired differences, if their signs were chance.
 
     The part of all flips of the signs, of single pictures or of whole groups, that give a mean as far from 0
     as the one measured or farther. Up to `EXACT` signs all flips are tried, beyond that `RESAMPLES` random

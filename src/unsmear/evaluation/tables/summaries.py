@@ -1,4 +1,4 @@
-"""From scores of single pictures to means with intervals, and to differences between methods, picture by picture."""
+"""From scores of single pictures to means with intervals, and to paired differences between methods."""
 
 import math
 import statistics
@@ -16,7 +16,7 @@ class Summary:
 
     count: pictures in the mean; total: pictures that there are.
     infinite: pictures left out of the mean because their figure is not finite (the truth itself was given).
-    low, high: 95 % interval by drawing pictures; group_low, group_high: by drawing groups (nan: there is one).
+    low, high: 95 % interval by drawing pictures; group_low, group_high: by drawing groups (nan: none).
     """
 
     method: str

@@ -51,8 +51,9 @@ def _escaped(text: str) -> str:
 def figures_csv(figures: Figures) -> str:
     """One row for each figure: measured ones with interval and hashes, the paper's with origin “paper”."""
     head = (
-        "origin", "table", "method", "benchmark", "protocol", "version", "metric", "unit", "mean", "low", "high",
-        "group_low", "group_high", "median", "pictures", "of", "infinite", "groups", "method_sha256", "data_sha256",
+        "origin", "table", "method", "benchmark", "protocol", "version", "metric", "unit",
+        "mean", "low", "high", "group_low", "group_high", "median",
+        "pictures", "of", "infinite", "groups", "restored_sha256", "data_sha256",
     )  # fmt: skip
     rows: list[Sequence[object]] = []
     data = {one.benchmark.name: data_sha256(figures.results, one) for one in figures.results.sets}
@@ -84,8 +85,8 @@ def scores_csv(results: Results) -> str:
         "blurred",
     )  # fmt: skip
     rows = [
-        (one.benchmark.name, result.case.name, result.case.group, method.label, protocol, metric, _number(value),
-         "" if result.seconds is None else f"{result.seconds:.4f}", result.sha256, str(result.case.blurred))
+        (one.benchmark.name, result.case.name, result.case.group, method.label, protocol, metric,
+         _number(value), "" if result.seconds is None else f"{result.seconds:.4f}", result.sha256, str(result.case.blurred))
         for one in results.sets
         for method in results.methods
         for result in results.of(method.label, one.benchmark.name)
@@ -108,8 +109,8 @@ def differences_csv(figures: Figures) -> str:
         if one is not None
     ]
     head = (
-        "method", "against", "benchmark", "protocol", "metric", "pictures", "groups", "mean", "low", "high", "p",
-        "group_low", "group_high", "group_p", "better_on",
+        "method", "against", "benchmark", "protocol", "metric", "pictures", "groups",
+        "mean", "low", "high", "p", "group_low", "group_high", "group_p", "better_on",
     )  # fmt: skip
     return _csv(head, rows)
 
