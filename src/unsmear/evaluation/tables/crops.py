@@ -33,7 +33,7 @@ def check_inside(box: Box, name: str, pixels: Pixels) -> None:
     height, width = pixels.shape[:2]
     if box.x + box.width > width or box.y + box.height > height:
         raise EvaluationError(
-            f"The crop {box.x},{box.y},{box.width},{box.height} reaches out of {name}, {width}×{height} pixels."
+            f"The crop {box.x},{box.y},{box.width},{box.height} leaves {name}, which is {width}×{height}."
         )
 
 

@@ -346,7 +346,7 @@ def work(job: Job) -> Done | Failed:
         restored = read_photo(job.restored)
         if (restored.height, restored.width) != (blurred.height, blurred.width):
             raise EvaluationError(
-                f"{job.restored} is {restored.width}×{restored.height}, the blurred picture {job.case.blurred} "
+                f"{job.restored} is {restored.width}×{restored.height}, the blurred {job.case.blurred} is "
                 f"{blurred.width}×{blurred.height}; expected the same size"
             )
         scores: dict[str, dict[str, float]] = {}
