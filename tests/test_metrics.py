@@ -267,5 +267,5 @@ def test_images_too_small_say_so() -> None:
         psnr_shift_gain(torch.zeros(3, 40, 40), torch.zeros(3, 40, 40), max_shift=15)
     with pytest.raises(EvaluationError, match="one at a time"):
         align(torch.zeros(2, 3, 40, 40), torch.zeros(2, 3, 40, 40))
-    with pytest.raises(EvaluationError, match="'luma' or 'rgb'"):
+    with pytest.raises(EvaluationError, match="'luma', 'ycbcr' or 'rgb'"):
         psnr_shift(torch.zeros(3, 40, 40), torch.zeros(3, 40, 40), max_shift=2, channels="Y")  # type: ignore[arg-type]

@@ -12,13 +12,28 @@ from collections.abc import Mapping
 
 from unsmear.errors import EvaluationError
 from unsmear.evaluation.benchmarks.base import Benchmark, Case, Survey
-from unsmear.evaluation.benchmarks.folders import Pairs
+from unsmear.evaluation.benchmarks.folders import Levin, Pairs
 from unsmear.evaluation.benchmarks.gopro import GoPro
+from unsmear.evaluation.benchmarks.koehler import Koehler, KoehlerPreview
+from unsmear.evaluation.benchmarks.lai import LaiNonuniform, LaiReal, LaiUniform
+from unsmear.evaluation.benchmarks.lists import RealBlurJ, RealBlurR, RSBlur
+from unsmear.evaluation.benchmarks.video import Hide, Reds
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
         GoPro(),
+        Koehler(),
+        KoehlerPreview(),
+        LaiUniform(),
+        LaiNonuniform(),
+        LaiReal(),
+        RealBlurJ(),
+        RealBlurR(),
+        Hide(),
+        Reds(),
+        RSBlur(),
+        Levin(),
         Pairs(),
     )
 }

@@ -96,7 +96,7 @@ class Benchmark(ABC):
 
     def wrong(self, root: Path, found: str = "") -> EvaluationError:
         """The error of a folder that is laid out in another way."""
-        expected = "; ".join(line.strip() for line in self.layout.strip().splitlines())
+        expected = " ".join(line.strip() for line in self.layout.strip().splitlines())
         return EvaluationError(
             f"{root} is not laid out as {self.title}: found {found or listing(root)}; expected {expected}."
         )

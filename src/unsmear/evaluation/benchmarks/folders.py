@@ -1,11 +1,12 @@
 """Two folders of pairs, or a CSV file of them: whatever `find_pairs` reads. And Levin 2009, repacked so."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from unsmear.errors import EvaluationError, PairsError
-from unsmear.evaluation.benchmarks.base import Benchmark, Case, not_swapped
+from unsmear.evaluation.benchmarks.base import Benchmark, Case, few, not_swapped, pictures, present
 from unsmear.evaluation.layouts import find_pairs
 
 
@@ -37,3 +38,37 @@ class Pairs(Benchmark):
             )
         cases = [Case(pair.name, pair.blurred, (pair.sharp,)) for pair in found.pairs]
         return not_swapped(sorted(cases, key=lambda case: case.name))
+
+
+class Levin(Benchmark):
+    """Levin et al. 2009: 4 pictures of 255×255 × 8 measured kernels of a shaken camera, grey."""
+
+    name = "levin"
+    title = "Levin 2009"
+    homepage = "https://webee.technion.ac.il/people/anat.levin (as PNG: github csdwren/SelfDeblur)"
+    licence = "none stated; for research"
+    layout = "blur/imI_kernelJ_img.png (I 1 to 4, J 1 to 8) beside sharp/imI.png"
+    protocol = "lai_shift"
+    count = 32
+
+    def cases(self, root: str | Path, **choice: str) -> list[Case]:
+        """Every blurred picture with its true one, grouped by kernel."""
+        self.choose(choice)
+        root = present(root)
+        if not (root / "blur").is_dir() or not (root / "sharp").is_dir():
+            raise self.wrong(root)
+        truths = pictures(root / "sharp")
+        cases = []
+        for name, path in pictures(root / "blur").items():
+            match = re.fullmatch(r"(im\d)_(kernel\d)_img", name)
+            if match is None:
+                raise self.wrong(root, f"blur/{path.name}")
+            if match[1] not in truths:
+                raise EvaluationError(
+                    f"{root / 'sharp'} has no {match[1]}.png for {path}: found {few(list(truths))}; "
+                    "download it again."
+                )
+            cases.append(Case(name.removesuffix("_img"), path, (truths[match[1]],), match[2]))
+        if not cases:
+            raise self.wrong(root, "no picture in blur/")
+        return not_swapped(cases)
