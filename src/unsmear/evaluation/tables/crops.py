@@ -51,7 +51,7 @@ def largest(where: NDArray[np.float32], count: int = 2) -> list[Box]:
     """
     height, width = where.shape
     side = min(max(48, min(height, width) // 5), width)
-    size = (min(side * 3 // 4, height), side)
+    size = (max(1, min(side * 3 // 4, height)), side)
     step = (max(1, size[0] // 4), max(1, size[1] // 4))
     means = torch.nn.functional.avg_pool2d(torch.from_numpy(where)[None, None], size, stride=step)[0, 0]
     boxes: list[Box] = []

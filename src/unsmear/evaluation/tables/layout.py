@@ -28,8 +28,8 @@ FAMILIES = {
 }
 """Which column of the paper's tables a benchmark stands beside."""
 
-FEW = 10
-"""Below so many pictures an interval is marked: it is too narrow."""
+FEW = 20
+"""Below so many pictures an interval is marked: it is too narrow (`bootstrap_interval`)."""
 
 NOTHING = "—"
 

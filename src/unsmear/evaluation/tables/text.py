@@ -86,7 +86,8 @@ def scores_csv(results: Results) -> str:
     )  # fmt: skip
     rows = [
         (one.benchmark.name, result.case.name, result.case.group, method.label, protocol, metric,
-         _number(value), "" if result.seconds is None else f"{result.seconds:.4f}", result.sha256, str(result.case.blurred))
+         _number(value), "" if result.seconds is None else f"{result.seconds:.4f}", result.sha256,
+         str(result.case.blurred))
         for one in results.sets
         for method in results.methods
         for result in results.of(method.label, one.benchmark.name)
