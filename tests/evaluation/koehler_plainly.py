@@ -1,4 +1,4 @@
-"""The Köhler 2012 score written as its evaluation code says it: one frame after the other, in NumPy, in float64."""
+"""The Köhler 2012 score as its evaluation code says it: frame after frame, in NumPy, in float64."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""The page: whole in itself, well formed, escaped; and in a real browser, where there is one, it wipes and flips."""
+"""The page: whole, well formed, escaped; in a real browser, where there is one, it wipes and flips."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ def save(path, pixels):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The page of two methods, one of a nasty name, on three pairs; black is what they restored, and white."""
+    """The page of two methods on three pairs, one of a nasty name: all black and all white."""
     root = tmp_path_factory.mktemp("page")
     for number in range(3):
         sharp = data.astronaut()[40 * number : 40 * number + 200, 100:400]
@@ -104,7 +104,7 @@ def test_the_viewer_has_the_pictures(page):
             assert base64.b64decode(picture["src"].partition(",")[2])[:3] == b"\xff\xd8\xff"
             assert bool(picture["score"]) == (picture["label"] != "truth")
         for x, y, width, height, _ in case["boxes"]:
-            assert 0 <= x and x + width <= case["width"] and 0 <= y and y + height <= case["height"]
+            assert x >= 0 and x + width <= case["width"] and y >= 0 and y + height <= case["height"]
 
 
 # In a browser. WebDriver (W3C) is JSON over HTTP to chromedriver, which is little enough to need no library.
@@ -113,6 +113,7 @@ DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shut
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--window-size=1200,1300",
          "--force-color-profile=srgb", "--force-device-scale-factor=1"]  # fmt: skip
+EVENT = "new Event('input')"
 ARROW_LEFT, END = "\ue012", "\ue010"
 
 
@@ -202,9 +203,7 @@ def black_and_white(tab):
 def test_the_wipe_shows_one_picture_on_either_side(tab, tmp_path):
     black_and_white(tab)
     for place in (50, 80):
-        tab.run(
-            f"const w = document.getElementById('wipe'); w.value = {place}; w.dispatchEvent(new Event('input'))"
-        )
+        tab.run(f"const w = document.getElementById('wipe'); w.value = {place}; w.dispatchEvent({EVENT})")
         seen = stage(tab, tmp_path)
         edge = seen.shape[1] * place // 100
         assert seen[:, : edge - 4].max() < 5 and seen[:, edge + 4 :].min() > 250

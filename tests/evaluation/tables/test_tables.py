@@ -201,7 +201,7 @@ def test_bad_pictures_are_named_and_the_rest_is_done(gopro, results, tmp_path):
 
 def test_if_nothing_can_be_scored_the_first_reason_is_given(gopro, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(EvaluationError, match="Nothing could be scored; gopro/.* has a name that fits"):
+    with pytest.raises(EvaluationError, match=r"Nothing could be scored; gopro/.* has a name that fits"):
         make_tables([str(tmp_path / "empty")], {"gopro": gopro}, tmp_path / "out", workers=1)
 
 
@@ -306,8 +306,8 @@ def test_on_a_gpu_this_process_restores_and_others_score(gopro, results, monkeyp
     protocols = (PROTOCOLS["gopro_rgb"],)
     cases = BENCHMARKS["gopro"].cases(gopro)[:2]
     jobs = [
-        (running.Job("net", "gopro", case, ("net", "cuda"), "key", results / f"{case.name.replace('/', '-')}.png",
-                     protocols), {})
+        (running.Job("net", "gopro", case, ("net", "cuda"), "key",
+                     results / f"{case.name.replace('/', '-')}.png", protocols), {})
         for case in cases
     ]  # fmt: skip
     restored = []

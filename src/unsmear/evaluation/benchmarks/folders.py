@@ -48,7 +48,7 @@ class Levin(Benchmark):
     homepage = "https://webee.technion.ac.il/people/anat.levin (as PNG: github csdwren/SelfDeblur)"
     licence = "none stated; for research"
     layout = "blur/imI_kernelJ_img.png (I 1 to 4, J 1 to 8) beside sharp/imI.png"
-    protocol = "lai_shift"
+    protocol = "levin_shift"
     count = 32
 
     def cases(self, root: str | Path, **choice: str) -> list[Case]:

@@ -91,7 +91,7 @@
 
   function step(select, by) {
     const count = select.options.length;
-    select.value = String((Number(select.value) + by + count) % count);
+    select.selectedIndex = (select.selectedIndex + by + count) % count;
     select.dispatchEvent(new Event("change"));
   }
 

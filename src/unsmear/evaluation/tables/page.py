@@ -138,12 +138,10 @@ def _groups(columns: Sequence[Column]) -> list[str]:
 
 
 def _explained() -> str:
-    return (
-        "<p class='quiet'>Method less the other, on the pictures that both have, with the 95 % interval. p: "
-        "how often a mean so far from zero comes of flipping the signs at random; not corrected for the number "
-        "of comparisons. Pictures of one scene or one photograph resemble each other: “by groups” draws and "
-        "flips them as a whole, and is the one to trust where it is given. Better on: part of the pictures.</p>"
-    )
+    return """<p class='quiet'>Method less the other, on the pictures that both have, with the 95 % interval.
+p: how often a mean so far from zero comes of flipping the signs at random; not corrected for the number of
+comparisons. Pictures of one scene or one photograph resemble each other: “by groups” draws and flips them as
+a whole, and is the one to trust where it is given. Better on: part of the pictures.</p>"""
 
 
 def _dots(figures: Figures) -> str:
