@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unsmear.blurring import good_length
 from unsmear.errors import EvaluationError
 from unsmear.metrics.planes import Channels, checked, decibel, planes_of, size_of
 from unsmear.metrics.similarity import SSIM_WINDOW
@@ -64,20 +65,19 @@ def align(
     if border < max_shift:
         raise EvaluationError(f"A border of {border} px does not hold shifts of up to {max_shift} px.")
     core = sharp[:, border : border + height, border : border + width]
+    target = planes_of(core, channels)
     reach = border - max_shift
     wide = restored[:, reach : restored.shape[1] - reach, reach : restored.shape[2] - reach]
-    best = None
-    for place in range(steps * steps):
-        down, right = divmod(place, steps)
-        between = _between(wide, down / steps, right / steps)
-        found = _best_shift(planes_of(between, channels), planes_of(core, channels), gain=gain)
-        if best is None or found.explained > best[0].explained + found.slack:
-            best = found, between, (down / steps, right / steps)
-    assert best is not None
-    (row, column), between, part = (best[0].row, best[0].column), *best[1:]
-    moved = between[:, row : row + height, column : column + width]
-    factor = _least_squares_gain(planes_of(moved, channels), planes_of(core, channels)) if gain else 1.0
-    shift = (row - max_shift + part[0], column - max_shift + part[1])
+    planes = planes_of(wide, channels)
+    part, best = (0.0, 0.0), _best_shift(planes, target, gain=gain)
+    for place in range(1, steps * steps):
+        down, right = place // steps / steps, place % steps / steps
+        found = _best_shift(_between(planes, down, right), target, gain=gain)
+        if found.explained > best.explained + found.slack:
+            part, best = (down, right), found
+    moved = _between(wide, *part)[:, best.row : best.row + height, best.column : best.column + width]
+    factor = _least_squares_gain(planes_of(moved, channels), target) if gain else 1.0
+    shift = (best.row - max_shift + part[0], best.column - max_shift + part[1])
     return Aligned(moved * factor, core, shift, factor)
 
 
@@ -146,9 +146,10 @@ def _best_shift(picture: Tensor, core: Tensor, *, gain: bool) -> _Found:
     """The window of `picture` (C,H,W) that fits `core` (C,h,w) best."""
     height, width = picture.shape[-2:]
     rows, columns = height - core.shape[-2] + 1, width - core.shape[-1] + 1
-    # Circular correlation at the size of the picture: no shift in range lets the window wrap round.
-    spectrum = torch.fft.rfft2(picture) * torch.fft.rfft2(core, s=(height, width)).conj()
-    likeness = torch.fft.irfft2(spectrum.sum(0), s=(height, width))[:rows, :columns]
+    # Circular correlation at the size of the picture or more: no shift in range lets the window wrap round.
+    size = (good_length(height), good_length(width))
+    spectrum = torch.fft.rfft2(picture, s=size) * torch.fft.rfft2(core, s=size).conj()
+    likeness = torch.fft.irfft2(spectrum.sum(0), s=size)[:rows, :columns]
     energy = _window_sums(picture.square().sum(0), (core.shape[-2], core.shape[-1]))
     # How much of Σ core² the window explains; what it leaves is the squared error.
     if gain:

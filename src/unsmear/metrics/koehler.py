@@ -45,6 +45,7 @@ LOW_PASS = (
 SCALE_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 _PEAK = 255.0
+_QUICK, _EXACT = torch.float32, torch.float64
 _ROUNDING = 1e-5  # of a correlation in float32, times the norms: more than ten times what it is
 _SLACK_DB = 1e-2  # far above the rounding of float32, which is 1e-4 dB
 _SLACK_MSSIM = 1e-4
@@ -75,18 +76,18 @@ def best_frame(restored: Tensor, frames: Sequence[Tensor], *, structure: bool = 
     psnrs, mssims = [], []
     for frame in frames:
         match = search.match(frame)
-        psnrs.append(search.psnr(match, torch.float32))
+        psnrs.append(search.psnr(match))
         if structure:
-            mssims.append(search.mssim(match, torch.float32))
+            mssims.append(search.mssim(match))
     psnr, psnr_frame = _exactly(
-        psnrs, _SLACK_DB, lambda n: search.psnr(search.match(frames[n]), torch.float64)
+        psnrs, _SLACK_DB, lambda place: search.psnr(search.match(frames[place], _EXACT))
     )
     if not structure:
         return BestFrame(psnr, psnr_frame, math.nan, -1)
-    best, best_place = _exactly(
-        mssims, _SLACK_MSSIM, lambda n: search.mssim(search.match(frames[n]), torch.float64)
+    best, place = _exactly(
+        mssims, _SLACK_MSSIM, lambda place: search.mssim(search.match(frames[place], _EXACT))
     )
-    return BestFrame(psnr, psnr_frame, best, best_place)
+    return BestFrame(psnr, psnr_frame, best, place)
 
 
 def mssim(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -110,9 +111,9 @@ def mssim(restored: Tensor, sharp: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Match:
-    """A true frame, how far (down, right) the restored picture has to move onto it, and its gain."""
+    """Luma of a true frame, how far (down, right) the restored picture has to move onto it, and its gain."""
 
-    frame: Tensor
+    luma: Tensor
     shift: tuple[int, int]
     gain: float
 
@@ -122,67 +123,64 @@ class _Search:
 
     def __init__(self, restored: Tensor) -> None:
         _check(restored, restored)
-        self._levels = restored
-        self._single = restored.to(torch.float32)
-        self._luma = {dtype: _luma(restored.to(dtype)) for dtype in (torch.float32, torch.float64)}
-        sums = self._single.sum(0)
-        self._sums = sums
-        centred = sums - sums.mean()
-        self._norm = float(centred.norm())
-        self._spectrum = torch.fft.rfft2(centred).conj()
-        self._energy = float(restored.to(torch.float64).square().sum())
+        self._levels = {dtype: restored.to(dtype) for dtype in (_QUICK, _EXACT)}
+        self._lumas = {dtype: _luma(levels) for dtype, levels in self._levels.items()}
+        self._energy = float(self._levels[_EXACT].square().sum())
         if self._energy == 0:
             raise EvaluationError("The restored picture is black: no gain brings it to the truth.")
+        self._sums = self._levels[_QUICK].sum(0)  # whole numbers up to 765: the mean over colours, times 3
+        self._spectrum = torch.fft.rfft2(self._sums).conj()
+        self._spectrum[0, 0] = 0  # the means of both say nothing about the shift, and cost precision
+        self._frame = torch.empty_like(self._levels[_QUICK])  # kept: memory that is new costs more than sums
+        self._spread = _spread(self._sums)
         self._scales = lru_cache(maxsize=4)(self._scales_moved)  # neighbouring frames share their shift
 
-    def match(self, frame: Tensor) -> _Match:
-        """Gain and shift of a frame (3,H,W) uint8."""
-        _check(frame, self._levels)
-        single = frame.to(torch.float32)
-        sums = single.sum(0)
-        gain = float(torch.dot(single.flatten(), self._single.flatten())) / self._energy
-        return _Match(frame, self._shift(sums), gain)
+    def match(self, frame: Tensor, dtype: torch.dtype = torch.float32) -> _Match:
+        """Gain and shift of a frame (3,H,W) uint8; with the quick type valid until the next one."""
+        if frame.shape != self._frame.shape or frame.dtype != torch.uint8:
+            _check(frame, self._frame)
+        levels = self._frame.copy_(frame) if dtype == _QUICK else frame.to(dtype)
+        gain = float(torch.dot(levels.flatten(), self._levels[dtype].flatten())) / self._energy
+        return _Match(_luma(levels), self._shift(levels.to(_QUICK).sum(0)), gain)
 
-    def psnr(self, match: _Match, dtype: torch.dtype) -> float:
-        """PSNR of luma over all pixels, in sums of that type."""
+    def psnr(self, match: _Match) -> float:
+        """PSNR of luma over all pixels."""
         there, here = _overlap(match.shift, self._sums.shape)
-        truth = _luma(match.frame[(slice(None), *there)].to(dtype))
-        error = truth - self._luma[dtype][here] * self._gain(match, dtype)
+        error = torch.sub(match.luma[there], self._lumas[match.luma.dtype][here], alpha=match.gain)
         mean = float(error.square_().sum()) / self._sums.numel()
         return 10 * math.log10(_PEAK**2 / mean) if mean > 0 else math.inf
 
-    def mssim(self, match: _Match, dtype: torch.dtype) -> float:
-        """MSSIM of luma over all pixels, in sums of that type."""
+    def mssim(self, match: _Match) -> float:
+        """MSSIM of luma over all pixels."""
         there, _ = _overlap(match.shift, self._sums.shape)
-        truth = torch.zeros(self._sums.shape, dtype=dtype)
-        truth[there] = _luma(match.frame[(slice(None), *there)].to(dtype))
-        return float(_mssim(self._scales(match.shift, dtype), _Scales(truth), self._gain(match, dtype)))
-
-    def _gain(self, match: _Match, dtype: torch.dtype) -> float:
-        if dtype == torch.float32:
-            return match.gain
-        return float((match.frame.to(dtype) * self._levels.to(dtype)).sum()) / self._energy
+        truth = torch.zeros_like(match.luma)
+        truth[there] = match.luma[there]
+        return float(_mssim(self._scales(match.shift, truth.dtype), _Scales(truth), match.gain))
 
     def _scales_moved(self, shift: tuple[int, int], dtype: torch.dtype) -> "_Scales":
         there, here = _overlap(shift, self._sums.shape)
         moved = torch.zeros(self._sums.shape, dtype=dtype)
-        moved[there] = self._luma[dtype][here]
+        moved[there] = self._lumas[dtype][here]
         return _Scales(moved)
 
     def _shift(self, sums: Tensor) -> tuple[int, int]:
         """The circular shift with the largest correlation; of several equal ones the smallest."""
         height, width = sums.shape
-        centred = sums - sums.mean()
-        likeness = torch.fft.irfft2(torch.fft.rfft2(centred) * self._spectrum, s=(height, width))
-        slack = _ROUNDING * self._norm * float(centred.norm())
-        places = (likeness >= likeness.max() - slack).nonzero().tolist()
+        spectrum = torch.fft.rfft2(sums).mul_(self._spectrum)
+        likeness = torch.fft.irfft2(spectrum, s=(height, width))
+        most = likeness.amax(1)
+        least = float(most.max()) - _ROUNDING * _spread(sums) * self._spread
+        rows = (most >= least).nonzero()[:, 0]
+        places = [(int(rows[row]), column) for row, column in (likeness[rows] >= least).nonzero().tolist()]
         if (
             len(places) > _CANDIDATES
         ):  # hardly a picture: float64 decides, and the smallest shift among equals
-            pair = sums.to(torch.float64), self._sums.to(torch.float64)
+            pair = sums.to(_EXACT), self._sums.to(_EXACT)
             spectrum = torch.fft.rfft2(pair[0]) * torch.fft.rfft2(pair[1]).conj()
-            likeness = torch.fft.irfft2(spectrum, s=(height, width))
-            places = (likeness >= likeness.max() * (1 - 1e-12)).nonzero().tolist()
+            exact = torch.fft.irfft2(spectrum, s=(height, width))
+            places = [
+                (row, column) for row, column in (exact >= exact.max() * (1 - 1e-12)).nonzero().tolist()
+            ]
         shifts = [
             (row - height if row >= height // 2 else row, column - width if column >= width // 2 else column)
             for row, column in places
@@ -194,8 +192,8 @@ class _Search:
 
     def _correlation(self, sums: Tensor, shift: tuple[int, int]) -> float:
         """Circular correlation at one shift: a whole number, exact in float64."""
-        moved = self._sums.roll(shift, (0, 1)).to(torch.float64)
-        return float((moved * sums.to(torch.float64)).sum())
+        moved = self._sums.roll(shift, (0, 1)).to(_EXACT)
+        return float((moved * sums.to(_EXACT)).sum())
 
 
 class _Scales:
@@ -267,7 +265,13 @@ def _overlap(shift: tuple[int, int], size: Sequence[int]) -> tuple[tuple[slice, 
 
 def _luma(levels: Tensor) -> Tensor:
     red, green, blue = LUMA_WEIGHTS
-    return (levels[0] * red + levels[1] * green) + levels[2] * blue
+    return (levels[0] * red).add_(levels[1], alpha=green).add_(levels[2], alpha=blue)
+
+
+def _spread(sums: Tensor) -> float:
+    """Norm of the sums less their mean."""
+    energy = float(torch.dot(sums.flatten(), sums.flatten()))
+    return math.sqrt(max(energy - float(sums.mean()) ** 2 * sums.numel(), 0.0))
 
 
 def _check(levels: Tensor, like: Tensor) -> None:

@@ -12,10 +12,34 @@ from collections.abc import Mapping
 from unsmear.errors import EvaluationError
 from unsmear.evaluation.protocols.base import Metric, PictureProtocol, Protocol
 from unsmear.evaluation.protocols.comparison import Align, Comparison
+from unsmear.evaluation.protocols.koehler import Koehler, KoehlerPreview
+from unsmear.evaluation.protocols.no_reference import NoReference, Reblur
+from unsmear.evaluation.protocols.published import (
+    BasicsrY,
+    RealBlurECC,
+    Shifted,
+    UformerLegacy,
+    Volume,
+)
 
 PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
-    for protocol in (Comparison(name="gopro_rgb", title="pixel by pixel on RGB, 8 bit"),)
+    for protocol in (
+        Comparison(name="gopro_rgb", title="pixel by pixel on RGB, 8 bit"),
+        Koehler(),
+        KoehlerPreview(),
+        Shifted("lai_raw", max_shift=0),
+        Shifted("lai_shift", max_shift=10),
+        Shifted("lai_shift_gain", max_shift=10, gain=True),
+        Shifted("levin_shift", max_shift=5, channels="luma"),
+        RealBlurECC(),
+        NoReference(),
+        Reblur(),
+        UformerLegacy(),
+        Volume("ssim_3d", "SSIM as NAFNet has it: RGB as a volume"),
+        Volume("matlab_rgb", "MATLAB's psnr and ssim on RGB: the same volume"),
+        BasicsrY(),
+    )
 }
 
 __all__ = [
