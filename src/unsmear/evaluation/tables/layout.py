@@ -4,6 +4,7 @@ A `Table` is text in cells with headings; `text.py` writes it as Markdown, `page
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -269,16 +270,14 @@ def _measured_row(
 
 
 def _seconds(results: Results, method: Method, benchmarks: Sequence[str]) -> Cell:
-    """Median over all pictures of the benchmarks in a table, where something was run."""
-    seconds = sorted(
-        result.seconds
-        for name in benchmarks
-        for result in results.of(method.label, name)
-        if result.seconds is not None
-    )
-    return (
-        Cell(f"{seconds[len(seconds) // 2]:.3g}", source=f"median of {len(seconds)}") if seconds else Cell()
-    )
+    """Medians over all pictures of the benchmarks in a table, where something was run: wall, processor."""
+    found = [result for name in benchmarks for result in results.of(method.label, name)]
+    wall = [result.seconds for result in found if result.seconds is not None]
+    processor = [result.processor for result in found if result.processor is not None]
+    if not wall:
+        return Cell()
+    detail = f"processor {statistics.median(processor):.3g}" if processor else ""
+    return Cell(f"{statistics.median(wall):.3g}", detail, f"medians of {len(wall)} pictures")
 
 
 def _mean_cell(summary: Summary, method: Method, column: "MeasuredColumn") -> Cell:

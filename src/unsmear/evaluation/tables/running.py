@@ -50,7 +50,7 @@ class Result:
     """One method on one case.
 
     scores: by the name of the protocol and the name of the metric.
-    seconds: wall time of restoring, None where nothing was run.
+    seconds: wall time of restoring, None where nothing was run; processor: time of the processor, on a CPU.
     restored: the file that was scored, and its hash.
     """
 
@@ -59,6 +59,7 @@ class Result:
     case: Case
     scores: dict[str, dict[str, float]]
     seconds: float | None
+    processor: float | None
     restored: Path
     sha256: str
 
@@ -224,17 +225,17 @@ def _plan(
             return None
         job = replace(job, restored=found)
     sha256 = digests.get(job.restored, "")
-    seconds = None
+    record: dict[str, Any] = {}
     if method.kind == "network":
         key = key_of(
             weights=method.about["weights_sha256"], network=method.about["network"], device=place.type,
             blurred=digests[case.blurred], precision="fp32", unsmear=unsmear.__version__,
         )  # fmt: skip
         job = replace(job, key=key, restored=cache.picture(key))
-        record = cache.get(key)
-        if record is None:
+        record = cache.get(key) or {}
+        if not record:
             return replace(job, network=(method.source, str(place)), protocols=one.protocols), {}
-        sha256, seconds = record["sha256"], record["seconds"]
+        sha256 = record["sha256"]
         if not job.restored.exists():
             job = replace(job, network=(method.source, str(place)))
     known: dict[str, dict[str, float]] = {}
@@ -242,11 +243,10 @@ def _plan(
         scores = cache.get(_score_key(sha256, case, protocol, digests))
         if scores is not None:
             known[protocol.name] = scores
-    if len(known) < len(one.protocols):
+    if len(known) < len(one.protocols) or job.network is not None:
         left = tuple(protocol for protocol in one.protocols if protocol.name not in known)
         return replace(job, protocols=left), known
-    result = Result(method.label, name, case, known, seconds, job.restored, sha256)
-    results.by_place[method.label, name, case.name] = result
+    _file(results, job, known, record, sha256)
     return None
 
 
@@ -265,10 +265,16 @@ def _keep(job: Job, known: dict[str, dict[str, float]], done: Done, results: Res
     sha256 = record.get("sha256") or results.digests[job.restored]
     for protocol in job.protocols:
         cache.put(_score_key(sha256, job.case, protocol, results.digests), done.scores[protocol.name])
-    scores = {**known, **done.scores}
-    place = (job.method, job.benchmark, job.case.name)
-    results.by_place[place] = Result(
-        *place[:2], job.case, scores, record.get("seconds"), job.restored, sha256
+    _file(results, job, {**known, **done.scores}, record, sha256)
+
+
+def _file(
+    results: Results, job: Job, scores: dict[str, dict[str, float]], record: dict[str, Any], sha256: str
+) -> None:
+    """Put a result into its place."""
+    seconds = record.get("seconds"), record.get("processor_seconds")
+    results.by_place[job.method, job.benchmark, job.case.name] = Result(
+        job.method, job.benchmark, job.case, scores, *seconds, job.restored, sha256
     )
 
 
@@ -382,7 +388,7 @@ def _restore(job: Job, blurred: Photo) -> dict[str, Any]:
     return {
         "sha256": _sha256(job.restored),
         "seconds": seconds[0],
-        "processor_seconds": seconds[1],
+        "processor_seconds": seconds[1] if job.network[1] == "cpu" else None,
         "threads": torch.get_num_threads(),
         "device": job.network[1],
         "pixels": blurred.width * blurred.height,

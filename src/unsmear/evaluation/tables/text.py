@@ -81,13 +81,12 @@ def figures_csv(figures: Figures) -> str:
 def scores_csv(results: Results) -> str:
     """One row for each method, picture and metric."""
     head = (
-        "benchmark", "case", "group", "method", "protocol", "metric", "value", "seconds", "restored_sha256",
-        "blurred",
+        "benchmark", "case", "group", "method", "protocol", "metric", "value",
+        "seconds", "processor_seconds", "restored_sha256", "blurred",
     )  # fmt: skip
     rows = [
         (one.benchmark.name, result.case.name, result.case.group, method.label, protocol, metric,
-         _number(value), "" if result.seconds is None else f"{result.seconds:.4f}", result.sha256,
-         str(result.case.blurred))
+         *map(_number, (value, result.seconds, result.processor)), result.sha256, str(result.case.blurred))
         for one in results.sets
         for method in results.methods
         for result in results.of(method.label, one.benchmark.name)
@@ -173,8 +172,8 @@ def restored_sha256(results: Results, method: str, one: TestSet) -> str:
     return digest.hexdigest()
 
 
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6f}"
+def _number(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.6f}"
 
 
 def _csv(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
