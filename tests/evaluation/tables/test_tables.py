@@ -352,7 +352,7 @@ def test_a_killed_run_goes_on_where_it_was_and_leaves_no_process(tmp_path):
                "-o", str(out), "--workers", "2"]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 900
         while len(records(out / "cache")) < 5 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         children = [

@@ -311,8 +311,8 @@ def _origins(origins: dict[str, Any]) -> str:
         lines.append(_facts(one["title"], facts))
     timing = origins["timing"]
     lines.append(
-        "<h3>Seconds</h3><p class='quiet'>Medians of the wall time of a network for one picture, and on a CPU "
-        "of the processor's, reading and writing left out. "
+        "<h3>Seconds</h3><p class='quiet'>Medians of the wall time of a network for one picture, and on a "
+        "CPU of the processor's, reading and writing left out. "
         f"Processes: {_e(timing['processes'])}, threads of each: {_e(timing['threads'])}, device: "
         f"{_e(timing['device'])}; for pictures that an earlier run restored, as it was then.</p>"
     )
