@@ -185,6 +185,8 @@ def evaluate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the scores.")] = Path(
         "evaluation"
     ),
+    protocol: Annotated[str | None, typer.Option(help="How a benchmark is scored, by name.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="PAIRS is the download of it, by name.")] = None,
     align: Annotated[Literal["none", "shift", "shift-gain"], typer.Option(help="Before scoring.")] = "none",
     max_shift: Annotated[int, typer.Option(min=0, help="Largest shift that --align tries, in pixels.")] = 32,
     channels: Annotated[Literal["luma", "rgb"], typer.Option(help="What an aligned PSNR sees.")] = "luma",
@@ -206,8 +208,9 @@ def evaluate(
 
     evaluation.check_writable(output, overwrite=overwrite)
     result = evaluation.evaluate(
-        model, pairs, align=align, max_shift=max_shift, channels=channels, eight_bit=eight_bit, crop=crop,
-        limit=limit, blurred=blurred, device=device, save_restored=save_restored, progress=True,
+        model, pairs, protocol=protocol, benchmark=benchmark, align=align, max_shift=max_shift,
+        channels=channels, eight_bit=eight_bit, crop=crop, limit=limit, blurred=blurred, device=device,
+        save_restored=save_restored, progress=True,
     )  # fmt: skip
     typer.echo(result.table())
     typer.echo("\nWritten: " + ", ".join(map(str, result.write(output, overwrite=overwrite))))
@@ -232,9 +235,11 @@ def tables(
     protocol: Annotated[
         list[str] | None, typer.Option(metavar="NAME=PROTOCOL", help="Other than its own; may be repeated.")
     ] = None,
-    choice: Annotated[
+    choices: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME.KEY=VALUE", help="E.g. gopro.blurred=blur; may be repeated."),
+        typer.Option(
+            "--choose", metavar="NAME.KEY=VALUE", help="Such as gopro.blurred=blur; may be repeated."
+        ),
     ] = None,
     crop: Annotated[
         list[str] | None, typer.Option(metavar="PICTURE:x,y,w,h", help="Draw this picture, zoomed there.")
@@ -257,11 +262,32 @@ def tables(
 
     written = made.make_tables(
         methods, options.folders(benchmark), output, protocols=options.protocols(protocol or []),
-        choices=options.choices(choice or []), crops=crop or [], show=show, limit=limit, cache=cache,
+        choices=options.choices(choices or []), crops=crop or [], show=show, limit=limit, cache=cache,
         workers=workers, device=device, overwrite=overwrite, progress=True,
     )  # fmt: skip
     typer.echo(written)
     raise typer.Exit(1 if written.failures else 0)
+
+
+@app.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="A benchmark; without it all are listed.")] = None,
+    path: Annotated[Path | None, typer.Argument(help="Its download, to be looked at.")] = None,
+    choices: Annotated[
+        list[str] | None, typer.Option("--choose", metavar="KEY=VALUE", help="Such as blurred=blur.")
+    ] = None,
+    read: Annotated[bool, typer.Option("--read", help="Read every picture.")] = False,
+) -> None:
+    """Say where the benchmarks are to be had, and what of one is at a path; exit code 1 if it is broken."""
+    _prepare_process()
+    from unsmear.evaluation.benchmarks import report
+
+    typer.echo(report.list_benchmarks() if name is None else report.describe(name))
+    if name is not None and path is not None:
+        chosen = report.parse_choices(choices or [])
+        text, well = report.look(name, path, choices=chosen, read=read, progress=True)
+        typer.echo(f"\n{text}")
+        raise typer.Exit(0 if well else 1)
 
 
 @app.command()

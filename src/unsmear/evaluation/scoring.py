@@ -15,7 +15,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from tqdm import tqdm
 
 import unsmear
 from unsmear.errors import EvaluationError, UnsmearError
+from unsmear.evaluation.benchmarks import Benchmark, Case, find_benchmark
 from unsmear.evaluation.contact_sheet import Tiles, cut_tiles, draw_contact_sheet
 from unsmear.evaluation.layouts import Failure, PairFiles, PairList, find_pairs
-from unsmear.evaluation.protocols import Align, Comparison, Protocol
+from unsmear.evaluation.protocols import Align, Comparison, PictureProtocol, Protocol, find_protocol
+from unsmear.evaluation.protocols.base import with_crop
 from unsmear.evaluation.restorers import Restorer, centre, find_restorer
 from unsmear.metrics import MAX_SHIFT, Channels
 from unsmear.photo import Photo, read_photo, write_photo
@@ -138,14 +140,13 @@ class Evaluation:
             f"{self.model['name']} on {self.data['name']}: {pictures}, {self._manner()}",
             "",
         ]
-        lines.append(f"{'':34}{'input':>9}{'output':>9}{'gain':>9}")
+        width = max(27, *(len(exact) + 6 for exact in self._metrics()))
+        lines.append(f"{'':{width + 7}}{'input':>9}{'output':>9}{'gain':>9}")
         for (kind, digits), exact in zip((("psnr", 2), ("ssim", 4)), self._metrics(), strict=True):
             for label, average in (("mean", self.mean), ("median", self.median)):
                 before, after, gain = (average(f"{kind}_{side}") for side in ("input", "output", "gain"))
-                unit = " (dB)" if kind == "psnr" else ""
-                lines.append(
-                    f"{exact + unit:<27}{label:<7}{before:9.{digits}f}{after:9.{digits}f}{gain:+9.{digits}f}"
-                )
+                head = f"{exact + (' (dB)' if kind == 'psnr' else ''):<{width}}{label:<7}"
+                lines.append(f"{head}{before:9.{digits}f}{after:9.{digits}f}{gain:+9.{digits}f}")
         lines.append("")
         for which, score in self.extremes().items():
             lines.append(
@@ -241,6 +242,8 @@ def evaluate(
     model: str | Path | nn.Module | Callable[[Tensor], Tensor],
     pairs: str | Path | Sequence[PairFiles],
     *,
+    protocol: str | Protocol | None = None,
+    benchmark: str | Benchmark | None = None,
     align: Align = "none",
     channels: Channels = "luma",
     max_shift: int = MAX_SHIFT,
@@ -259,6 +262,10 @@ def evaluate(
         that any program restored, found by the names of the blurred ones; a network; or a function from
         (3,H,W) in [0,1] sRGB to the same.
     pairs: a folder or CSV file for `find_pairs` (`blurred` goes there), or pairs that are known already.
+    protocol: a name for `find_protocol`, or one of your own, instead of align, channels, max_shift and
+        eight_bit. Its first metric is shown as the PSNR, its second as the SSIM.
+    benchmark: a name for `find_benchmark`; then `pairs` is the folder of its download, and its own protocol
+        is taken unless another one is named.
     align, channels, max_shift, eight_bit, crop: see `Comparison`.
     limit: score only so many pairs, spread evenly over the set.
     device: "auto" takes a GPU if there is one; or a name that PyTorch knows.
@@ -269,10 +276,19 @@ def evaluate(
     Raises PairsError where there are no pairs, ModelError for an unknown model, EvaluationError if nothing
     could be scored.
     """
-    protocol = Comparison(align=align, channels=channels, max_shift=max_shift, eight_bit=eight_bit, crop=crop)
+    options = Comparison(align=align, channels=channels, max_shift=max_shift, eight_bit=eight_bit, crop=crop)
+    used = _choose(protocol, benchmark, options)
     if limit is not None and limit < 1:
         raise EvaluationError(f"limit is {limit}; expected a number of pairs from 1 up.")
-    if isinstance(pairs, (str, Path)):
+    cases: dict[str, Case] = {}
+    if benchmark is not None:
+        if not isinstance(pairs, (str, Path)):
+            raise EvaluationError("With a benchmark, pairs is the folder of its download.")
+        choice = {} if blurred is None else {"blurred": blurred}
+        cases = {case.name: case for case in find_benchmark(benchmark).cases(pairs, **choice)}
+        listed = tuple(PairFiles(case.name, case.blurred, _picture(case)) for case in cases.values())
+        found, name = PairList(find_benchmark(benchmark).title, listed), str(pairs)
+    elif isinstance(pairs, (str, Path)):
         found, name = find_pairs(pairs, blurred=blurred), str(pairs)
     else:
         found, name = PairList("list of pairs", tuple(pairs)), "a list of pairs"
@@ -285,10 +301,10 @@ def evaluate(
     bar = tqdm(chosen, desc=restorer.about["name"], unit="pair", disable=None if progress else True)
     for pair in bar:
         try:
-            pictures = _restore(pair, restorer, protocol)
+            pictures = _restore(pair, restorer, used)
             if save_restored is not None:
                 _save(pictures.output, Path(save_restored) / f"{pair.name}.png")
-            scores.append(_score(pair, pictures, protocol))
+            scores.append(_score(pair, pictures, used, cases))
             if contact_sheet and len(shown) < _SHOWN:
                 shown[scores[-1]] = cut_tiles(pictures.input, pictures.output, pictures.truth)
             digest.update(pictures.sha256)
@@ -301,7 +317,7 @@ def evaluate(
         raise EvaluationError(f"None of {len(chosen)} pairs could be scored{reason}")
     data = {"name": name, "layout": found.layout, "pairs": len(found.pairs), "sha256": digest.hexdigest()}
     result = Evaluation(
-        scores=tuple(scores), failures=tuple(failures), protocol=protocol, model=restorer.about, data=data
+        scores=tuple(scores), failures=tuple(failures), protocol=used, model=restorer.about, data=data
     )
     if not contact_sheet:
         return result
@@ -310,12 +326,40 @@ def evaluate(
         which = ", ".join(which for which, one in extremes.items() if one == score)
         if score not in shown:
             pair = PairFiles(score.name, Path(score.blurred), Path(score.sharp))
-            pictures = _restore(pair, restorer, protocol)
+            pictures = _restore(pair, restorer, used)
             shown[score] = cut_tiles(pictures.input, pictures.output, pictures.truth)
         rows.append(
-            (f"{which}: {score.psnr_gain:+.2f} dB {result._metrics()[0]}   {score.name}", shown[score])
+            (f"{which}: {score.psnr_gain:+.2f} dB {used.metrics[0].name}   {score.name}", shown[score])
         )
     return replace(result, contact_sheet=draw_contact_sheet(rows))
+
+
+def _choose(
+    protocol: str | Protocol | None, benchmark: str | Benchmark | None, options: Comparison
+) -> Protocol:
+    """The protocol that was named, the benchmark's own, or the options."""
+    if protocol is None and benchmark is None:
+        return options
+    if replace(options, crop=None) != Comparison():
+        raise EvaluationError(
+            "A named protocol, and a benchmark has one, fixes align, channels, max_shift and eight_bit: "
+            "leave them out, or score the pairs without a benchmark."
+        )
+    named = find_protocol(protocol) if protocol is not None else None
+    used = named or find_protocol(find_benchmark(benchmark or "pairs").protocol)
+    if len(used.metrics) < 2 or used.metrics[0].unit != "dB":
+        raise EvaluationError(
+            f"The protocol {used.name} has no PSNR and SSIM to show: unsmear tables shows any protocol."
+        )
+    return with_crop(used, options.crop)
+
+
+def _picture(case: Case) -> Path:
+    """A true picture to show beside the restored one."""
+    if not case.truth or case.truth[0].suffix.lower() == ".mat":
+        what = "frames in a .mat file" if case.truth else "no truth"
+        raise EvaluationError(f"{case.name} has {what}, which evaluate cannot show: use unsmear tables.")
+    return case.truth[0]
 
 
 @dataclass(frozen=True)
@@ -329,7 +373,7 @@ class _Pictures:
     sha256: bytes
 
 
-def _restore(pair: PairFiles, restorer: Restorer, protocol: Comparison) -> _Pictures:
+def _restore(pair: PairFiles, restorer: Restorer, protocol: Protocol) -> _Pictures:
     files = read_photo(pair.blurred), read_photo(pair.sharp)
     if (files[0].height, files[0].width) != (files[1].height, files[1].width):
         sizes = [f"{file.source} is {file.width}×{file.height}" for file in files]
@@ -357,11 +401,20 @@ def _restore(pair: PairFiles, restorer: Restorer, protocol: Comparison) -> _Pict
     return _Pictures(blurred, output, truth, seconds if restorer.timed else None, content.digest())
 
 
-def _score(pair: PairFiles, pictures: _Pictures, protocol: Comparison) -> ImageScore:
-    psnr_input, ssim_input = protocol.compare(pictures.input, pictures.truth).values()
+def _score(pair: PairFiles, pictures: _Pictures, protocol: Protocol, cases: Mapping[str, Case]) -> ImageScore:
+    case = cases.get(pair.name) or Case(pair.name, pair.blurred, (pair.sharp,))
+
+    def figures(picture: Tensor) -> tuple[float, float]:
+        if isinstance(protocol, PictureProtocol):
+            found = protocol.compare(picture, pictures.truth)
+        else:
+            found = protocol.score(picture, case)
+        return found[protocol.metrics[0].name], found[protocol.metrics[1].name]
+
+    psnr_input, ssim_input = figures(pictures.input)
     psnr_output, ssim_output = psnr_input, ssim_input
     if not torch.equal(pictures.output, pictures.input):
-        psnr_output, ssim_output = protocol.compare(pictures.output, pictures.truth).values()
+        psnr_output, ssim_output = figures(pictures.output)
     return ImageScore(
         name=pair.name,
         blurred=str(pair.blurred),

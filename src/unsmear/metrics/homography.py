@@ -27,7 +27,7 @@ FILTER = 5
 class Registered:
     """A restored picture warped onto the truth, and the truth, both 0 outside of the mask.
 
-    restored, sharp: (3,H,W) float64. mask: (H,W) float64 of 0 and 1. homography: (3,3), from true to restored.
+    restored, sharp: (3,H,W) float64. mask: (H,W) float64 of 0 and 1. homography: (3,3), true to restored.
     """
 
     restored: Tensor

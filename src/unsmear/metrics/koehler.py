@@ -45,8 +45,9 @@ LOW_PASS = (
 SCALE_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 _PEAK = 255.0
+_LEAST = SSIM_WINDOW * 2 ** (len(SCALE_EXPONENTS) - 1)  # pixels a side
 _QUICK, _EXACT = torch.float32, torch.float64
-_ROUNDING = 1e-5  # of a correlation in float32, times the norms: more than ten times what it is
+_ROUNDING = 2e-6  # of a correlation in float32, in parts of the norms: more than ten times what it is
 _SLACK_DB = 1e-2  # far above the rounding of float32, which is 1e-4 dB
 _SLACK_MSSIM = 1e-4
 _CANDIDATES = 64  # more shifts than that within rounding: float64 decides
@@ -73,6 +74,8 @@ def best_frame(restored: Tensor, frames: Sequence[Tensor], *, structure: bool = 
     if not len(frames):
         raise EvaluationError("There is no true frame to score against.")
     search = _Search(restored)
+    if structure and min(restored.shape[-2:]) < _LEAST:
+        raise EvaluationError(f"MSSIM needs at least {_LEAST}×{_LEAST} pixels; got {size_of(restored)}.")
     psnrs, mssims = [], []
     for frame in frames:
         match = search.match(frame)
@@ -101,10 +104,10 @@ def mssim(restored: Tensor, sharp: Tensor) -> Tensor:
 
     A structure that is negative on the mean, which has no power, counts as 0. H, W ≥ 176.
     """
-    if restored.shape != sharp.shape or min(sharp.shape[-2:]) < SSIM_WINDOW * 2 ** (len(SCALE_EXPONENTS) - 1):
+    if restored.shape != sharp.shape or min(sharp.shape[-2:]) < _LEAST:
         raise EvaluationError(
-            f"The multi-scale SSIM needs two planes of at least 176×176 pixels; got {size_of(restored)} and "
-            f"{size_of(sharp)}."
+            f"The multi-scale SSIM needs two planes of at least {_LEAST}×{_LEAST} pixels; got "
+            f"{size_of(restored)} and {size_of(sharp)}."
         )
     return _mssim(_Scales(restored), _Scales(sharp), 1.0)
 
@@ -132,7 +135,7 @@ class _Search:
         self._spectrum = torch.fft.rfft2(self._sums).conj()
         self._spectrum[0, 0] = 0  # the means of both say nothing about the shift, and cost precision
         self._frame = torch.empty_like(self._levels[_QUICK])  # kept: memory that is new costs more than sums
-        self._spread = _spread(self._sums)
+        self._norm = float(self._sums.norm())
         self._scales = lru_cache(maxsize=4)(self._scales_moved)  # neighbouring frames share their shift
 
     def match(self, frame: Tensor, dtype: torch.dtype = torch.float32) -> _Match:
@@ -169,7 +172,7 @@ class _Search:
         spectrum = torch.fft.rfft2(sums).mul_(self._spectrum)
         likeness = torch.fft.irfft2(spectrum, s=(height, width))
         most = likeness.amax(1)
-        least = float(most.max()) - _ROUNDING * _spread(sums) * self._spread
+        least = float(most.max()) - _ROUNDING * float(sums.norm()) * self._norm
         rows = (most >= least).nonzero()[:, 0]
         places = [(int(rows[row]), column) for row, column in (likeness[rows] >= least).nonzero().tolist()]
         if (
@@ -266,12 +269,6 @@ def _overlap(shift: tuple[int, int], size: Sequence[int]) -> tuple[tuple[slice, 
 def _luma(levels: Tensor) -> Tensor:
     red, green, blue = LUMA_WEIGHTS
     return (levels[0] * red).add_(levels[1], alpha=green).add_(levels[2], alpha=blue)
-
-
-def _spread(sums: Tensor) -> float:
-    """Norm of the sums less their mean."""
-    energy = float(torch.dot(sums.flatten(), sums.flatten()))
-    return math.sqrt(max(energy - float(sums.mean()) ** 2 * sums.numel(), 0.0))
 
 
 def _check(levels: Tensor, like: Tensor) -> None:

@@ -182,14 +182,16 @@ def not_swapped(cases: Sequence[Case]) -> list[Case]:
     """The cases, after a look at a few: EvaluationError if each blurred picture is the sharper one."""
     step = max(1, len(cases) // _LOOKS)
     chosen = [case for case in cases[step // 2 :: step][:_LOOKS] if case.truth]
-    swapped = 0
+    sharper = []
     for case in chosen:
-        blurred, truth = read_picture(case.blurred), read_picture(case.truth[0])
-        same_size(case, blurred, truth)
-        swapped += _steepness(blurred) > _steepness(truth)
-    if chosen and swapped == len(chosen):
+        try:
+            blurred, truth = read_picture(case.blurred), read_picture(case.truth[0])
+        except EvaluationError:  # scoring names it, and goes on with the others
+            continue
+        sharper.append(_steepness(blurred) > _steepness(truth))
+    if sharper and all(sharper):
         raise EvaluationError(
-            f"{chosen[0].blurred} is sharper than {chosen[0].truth[0]}, and so it is in all of {len(chosen)} "
+            f"{chosen[0].blurred} is sharper than {chosen[0].truth[0]}, and so it is in all {len(sharper)} "
             "pairs that were looked at: the folders of blurred and sharp pictures seem to be swapped."
         )
     return list(cases)

@@ -1,5 +1,6 @@
 """What a protocol is: named figures of one restored picture against the truth of its case."""
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,19 @@ class PictureProtocol(Protocol):
         truth = read_picture(one_truth(self, case))
         same_size(case, restored, truth)
         return self.compare(round_to_8_bit(restored) if self.eight_bit else restored, truth)
+
+
+def with_crop(protocol: Protocol, crop: int | None) -> Protocol:
+    """The protocol for the middle crop×crop pixels; EvaluationError where its truth is not one picture."""
+    if crop is None:
+        return protocol
+    if crop < 1:
+        raise EvaluationError(f"crop is {crop}; expected a side in pixels, from 1 up.")
+    if not isinstance(protocol, PictureProtocol):
+        raise EvaluationError(f"The protocol {protocol.name} scores whole pictures: leave crop out.")
+    changed = copy.copy(protocol)
+    object.__setattr__(changed, "crop", crop)
+    return changed
 
 
 def one_truth(protocol: Protocol, case: Case) -> Any:

@@ -58,6 +58,7 @@ class FrameFiles(Sequence[Tensor]):
         self._files = files
 
     def __len__(self) -> int:
+        """How many frames there are."""
         return len(self._files)
 
     @overload
