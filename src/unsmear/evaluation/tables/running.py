@@ -362,8 +362,10 @@ def work(job: Job) -> Done | Failed:
                 name: float(value) for name, value in protocol.score(tensor, job.case).items()
             }
         return Done(scores, record)
-    except (UnsmearError, RuntimeError, OSError, ValueError, MemoryError) as error:
-        return Failed(job.benchmark, job.case.name, job.method, str(error) or type(error).__name__)
+    except UnsmearError as error:
+        return Failed(job.benchmark, job.case.name, job.method, str(error))
+    except Exception as error:  # whatever a network or somebody's own protocol raises costs one picture
+        return Failed(job.benchmark, job.case.name, job.method, f"{type(error).__name__}: {error}")
 
 
 def _restore(job: Job, blurred: Photo) -> dict[str, Any]:
