@@ -26,7 +26,8 @@
       [...select.options].forEach((option, n) => { option.dataset.label = shown().pictures[n].label; });
     };
     keep(left, 0);
-    keep(right, Math.min(1, labels.length - 1));
+    const last = shown().pictures.findLastIndex((one) => one.label !== "truth"); // the method named last
+    keep(right, last > 0 ? last : labels.length - 1);
     document.querySelectorAll(".zoombox").forEach((box) => box.remove());
     shown().boxes.forEach(([x, y, w, h, colour]) => {
       const box = document.createElement("div");

@@ -34,7 +34,7 @@ def _markdown(table: Table) -> str:
             cells.append(f"*{text}*" if column.origin == "paper" and text != "—" else text)
         lines.append(_line(cells))
     if table.notes:
-        lines += ["", *(f"- {note}" for note in table.notes)]
+        lines += ["", *(f"- {_escaped(note)}" for note in table.notes)]
     return "\n".join(lines)
 
 
