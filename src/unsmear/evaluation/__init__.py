@@ -2,7 +2,15 @@
 
 from unsmear.evaluation.benchmarks import BENCHMARKS, Benchmark, Case, find_benchmark
 from unsmear.evaluation.layouts import Failure, PairFiles, PairList, find_pairs
-from unsmear.evaluation.protocols import PROTOCOLS, Align, Comparison, Metric, Protocol, find_protocol
+from unsmear.evaluation.protocols import (
+    PROTOCOLS,
+    Align,
+    Comparison,
+    Metric,
+    PictureProtocol,
+    Protocol,
+    find_protocol,
+)
 from unsmear.evaluation.scoring import Evaluation, ImageScore, check_writable, evaluate
 
 __all__ = [
@@ -18,6 +26,7 @@ __all__ = [
     "Metric",
     "PairFiles",
     "PairList",
+    "PictureProtocol",
     "Protocol",
     "check_writable",
     "evaluate",
