@@ -165,7 +165,7 @@ def difference_tables(figures: Figures) -> list[Table]:
                 for label, against in figures.pairs()
             ]
             names = ("method", "less", "metric")
-            measured = ("mean difference", "p", "by groups", "p by groups", "better on", "n")
+            measured = ("mean difference", "p", "interval by groups", "p by groups", "better on", "n")
             tables.append(
                 Table(
                     f"differences-{one.benchmark.name}-{protocol.name}",
