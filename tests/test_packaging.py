@@ -73,7 +73,7 @@ def test_the_wheel_holds_the_package_and_only_that(wheel):
     wanted = {
         str(path.relative_to(source))
         for path in (source / "unsmear").rglob("*")
-        if path.is_file() and path.suffix in (".py", ".typed", ".safetensors")
+        if path.is_file() and path.suffix in (".py", ".typed", ".safetensors", ".css", ".js")
     }
     assert {name for name in wheel if ".dist-info/" not in name} == wanted
     assert "unsmear/py.typed" in wanted

@@ -225,6 +225,58 @@ def evaluate(
 
 
 @app.command()
+def tables(
+    methods: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="METHOD...", help='"input", network, checkpoint or folder of results; LABEL=METHOD.'
+        ),
+    ],
+    benchmark: Annotated[
+        list[str],
+        typer.Option("--benchmark", "-b", metavar="NAME=FOLDER", help="A benchmark; may be repeated."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables and pictures.")] = Path(
+        "tables"
+    ),
+    protocol: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PROTOCOL", help="Other than its own; may be repeated.")
+    ] = None,
+    choices: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--choose", metavar="NAME.KEY=VALUE", help="Such as gopro.blurred=blur; may be repeated."
+        ),
+    ] = None,
+    crop: Annotated[
+        list[str] | None, typer.Option(metavar="PICTURE:x,y,w,h", help="Draw this picture, zoomed there.")
+    ] = None,
+    show: Annotated[
+        int, typer.Option(min=0, help="Pictures drawn of each benchmark: most disagreement.")
+    ] = 2,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only so many pictures of each, spread evenly: a quick look.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="What earlier runs found; else OUTPUT/cache.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; without it one a core.")] = None,
+    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", …')] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tables of an earlier run.")] = False,
+) -> None:
+    """Write the paper's tables and figures for any methods; the same call again goes on where it stopped."""
+    _prepare_process()
+    from unsmear.evaluation import tables as made
+    from unsmear.evaluation.tables import options
+
+    written = made.make_tables(
+        methods, options.folders(benchmark), output, protocols=options.protocols(protocol or []),
+        choices=options.choices(choices or []), crops=crop or [], show=show, limit=limit, cache=cache,
+        workers=workers, device=device, overwrite=overwrite, progress=True,
+    )  # fmt: skip
+    typer.echo(written)
+    raise typer.Exit(1 if written.failures else 0)
+
+
+@app.command()
 def datasets(
     name: Annotated[str | None, typer.Argument(help="A benchmark; without it all are listed.")] = None,
     path: Annotated[Path | None, typer.Argument(help="Its download, to be looked at.")] = None,
