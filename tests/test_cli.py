@@ -102,7 +102,7 @@ def test_doctor_finds_what_is_here():
     shown = {line[2:14].strip(): line[15:] for line in result.output.splitlines()}
     assert list(shown) == [
         "unsmear", "python", "torch", "libvips", "others", "processor", "threads", "memory", "accelerator",
-        "weights", "extra heic", "extra train", "a try",
+        "weights", "extra heic", "extra train", "extra onnx", "a try",
     ]  # fmt: skip
     assert shown["unsmear"] == unsmear.__version__
     assert shown["torch"] == torch.__version__
