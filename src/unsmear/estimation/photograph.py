@@ -47,7 +47,7 @@ _MOST_SATURATED = 0.25  # part of a region
 _AGREEMENT = (0.70, 0.95)  # normalised correlation of a region's two estimates
 _NEIGHBOUR = (0.50, 0.85)  # … of its kernel and that of the most similar neighbour
 _SPREAD = (1.1, 1.5)  # pixels, the largest standard deviation: a straight line of 3.8 to 5.2 pixels
-_THINNESS = (0.45, 0.20)
+_THINNESS = (0.58, 0.35)
 
 _MOTION, _NONE = 0.5, 0.3  # weighted mean evidence: motion from here on, none up to there
 _LEAST_WEIGHT = 0.2  # mean weight of the regions; below it nothing can be told
