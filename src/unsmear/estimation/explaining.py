@@ -30,7 +30,7 @@ EXPLAINED = "-explained.png"
 
 _WIDTH, _MAIN, _EDGE, _GAP = 1280, 820, 28, 26  # pixels of the picture: whole, left panel, border, between
 _SIDE = _WIDTH - 2 * _EDGE - _GAP - _MAIN
-_DIM = 0.42  # of the photo's brightness under the kernels
+_DIM = 0.16  # mean brightness of the photo under the kernels
 _RESIDUAL = 10.0  # gain
 _GROUND, _INK, _FAINT, _LINE, _GLOW = "#15171c", "#f2f2ee", "#9aa0aa", "#3a3f49", (255, 196, 84)
 _VERDICTS = {"motion": "#ffc454", "none": "#7fd1a0", "unknown": "#9aa0aa"}
@@ -101,7 +101,7 @@ def draw_explanation(
     height, width = image.shape[-2:]
     sheet = _Sheet()
     y = float(_EDGE + 26)
-    for line in textwrap.wrap(fit.sentence, 78):
+    for line in textwrap.wrap(fit.sentence, 72):
         sheet.text(_EDGE, y, line, size=27, colour=_VERDICTS[fit.verdict], weight=600)
         y += 36
     facts = [name, f"{round(width / scale)} × {round(height / scale)} pixels"] if name else []
@@ -112,7 +112,7 @@ def draw_explanation(
     zoom = min(_MAIN / width, 900 / height)
     shown = (width * zoom, height * zoom)
     left = _EDGE + (_MAIN - shown[0]) / 2
-    sheet.image(left, top, *shown, _bytes(image * _DIM))
+    sheet.image(left, top, *shown, _bytes(image * min(1.0, _DIM / max(float(image.mean()), 1e-3))))
     _draw_field(sheet, fit, left, top, zoom, shown)
     end = _draw_column(sheet, image, fit, top)
     bottom = max(top + shown[1] + 58, end) + _EDGE / 2
@@ -129,15 +129,14 @@ def _draw_field(
     side = fit.regions[0].side
     steps = [b - a for line in (rows, columns) for a, b in pairwise(line)] or [side]
     cell = min(steps) * zoom * 0.9
-    # One scale for all kernels of some weight: the largest of them fills its cell.
-    reaches = [
-        _reach(k) for k, r in zip(kernels, fit.regions, strict=True) if k is not None and r.weight > 0.2
-    ]
+    # One scale for all kernels: the largest of those to be believed fills its cell.
+    strengths = [region.confidence if fit.motion else region.weight for region in fit.regions]
+    believed = 0.6 * max(strengths)
+    reaches = [_reach(k) for k, s in zip(kernels, strengths, strict=True) if k is not None and s >= believed]
     tap = min(cell / (2 * max(reaches, default=4.0) + 3), 14.0)
-    for region, kernel in zip(fit.regions, kernels, strict=True):
+    for region, kernel, strength in zip(fit.regions, kernels, strengths, strict=True):
         x = left + (region.left + region.side / 2) * zoom - cell / 2
         y = top + (region.top + region.side / 2) * zoom - cell / 2
-        strength = region.confidence if fit.motion else region.weight
         sheet.box(x, y, cell, cell, stroke="#ffffff", opacity=0.10 + 0.30 * strength)
         if kernel is None or strength < 0.02:
             sheet.text(x + cell / 2, y + cell / 2 + 6, "–", size=20, colour=_FAINT, anchor="middle")
@@ -192,7 +191,7 @@ def _draw_column(sheet: "_Sheet", image: Tensor, fit: PhotographFit, top: float)
         return y
     shares = [1.0] if fit.masks is None else fit.masks.flatten(1).mean(1).tolist()
     hues = _hues(len(shares))
-    across = max(2, min(4, math.ceil(math.sqrt(len(shares)))))
+    across = 2 if len(shares) < 3 else 3
     size = (_SIDE - 10 * (across - 1)) / across if len(shares) > 1 else 150.0
     what = "one kernel" if len(shares) == 1 else f"{len(shares)} kernels"
     sheet.text(x, y, f"Basis: {what}", size=18, weight=600)

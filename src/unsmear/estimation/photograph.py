@@ -410,7 +410,7 @@ def _without_motion(verdict: Verdict, regions: Sequence[Region]) -> str:
 def _with_motion(kernels: Tensor, masks: Tensor | None) -> str:
     shares = [1.0] if masks is None else masks.flatten(1).mean(1).tolist()
     shapes = [shape_of(kernel) for kernel in kernels]
-    kept = [shape for shape, share in zip(shapes, shares, strict=True) if share >= 0.05] or shapes
+    kept = [shape for shape, share in zip(shapes, shares, strict=True) if share >= 0.1] or shapes
     low, high = (round(end(shape.length for shape in kept)) for end in (min, max))
     main = max(zip(shares, shapes, strict=True), key=lambda pair: pair[0])[1]
     turned = {direction(shape.angle) for shape in kept}
