@@ -243,8 +243,8 @@ def _kernel_at(fit: PhotographFit, number: int) -> Tensor | None:
 
 
 def _reach(kernel: Tensor) -> int:
-    """How far taps above a twentieth of the largest lie from the middle, in pixels."""
-    places = (kernel > 0.05 * kernel.max()).nonzero() - kernel.shape[-1] // 2
+    """How far taps above a hundredth of the largest lie from the middle, in pixels."""
+    places = (kernel > 0.01 * kernel.max()).nonzero() - kernel.shape[-1] // 2
     return int(places.abs().max())
 
 
