@@ -49,7 +49,7 @@ _NEIGHBOUR = (0.50, 0.85)  # … of its kernel and that of the most similar neig
 _SPREAD = (1.1, 1.5)  # pixels, the largest standard deviation: a straight line of 3.8 to 5.2 pixels
 _THINNESS = (0.58, 0.35)
 
-_MOTION, _NONE = 0.5, 0.3  # weighted mean evidence: motion from here on, none up to there
+_MOTION, _NONE = 0.5, 0.2  # weighted mean evidence: motion from here on, none up to there
 _LEAST_WEIGHT = 0.2  # mean weight of the regions; below it nothing can be told
 _DEFOCUS = 1.3  # pixels of spread from which a photograph without motion is called soft
 _ALIKE = 0.8  # normalised correlation from which two kernels count as one
@@ -400,6 +400,8 @@ def _without_motion(verdict: Verdict, regions: Sequence[Region]) -> str:
     if verdict == "unknown":
         if total < _LEAST_WEIGHT * len(regions):
             return "Cannot tell: too little texture, or regions that contradict one another."
+        if any(region.weight > 0.5 and region.evidence > 0.8 for region in regions):
+            return "Cannot tell: some regions look as if something moved, others do not."
         return "Cannot tell: a little blur, too short or too round to say that something moved."
     spread = sum(weight * shape.spread for weight, shape in seen) / total
     if spread >= _DEFOCUS:
@@ -414,7 +416,7 @@ def _with_motion(kernels: Tensor, masks: Tensor | None) -> str:
     low, high = (round(end(shape.length for shape in kept)) for end in (min, max))
     main = max(zip(shares, shapes, strict=True), key=lambda pair: pair[0])[1]
     turned = {direction(shape.angle) for shape in kept}
-    bent = main.breadth > 0.35 * main.spread
+    bent = main.breadth > 0.35 * main.spread and main.length >= 7
     way = "along a curved path" if bent else f"mostly {direction(main.angle)}"
     if masks is None:
         return f"Motion blur of about {high} pixels, {way}, much the same over the whole picture."
