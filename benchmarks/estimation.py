@@ -162,7 +162,7 @@ def lai(data: Path) -> None:
 
 
 def saturated(data: Path) -> None:
-    """Lai's saturated_01 with kernel 1, without what is cut off; its blurred picture is brighter by a gain."""
+    """Lai's saturated_01, kernel 1, without what is cut off; its blurred picture is brighter by a gain."""
     folder = data / "pairs" / "Lai" / "synthetic_dataset"
     u = read(folder / "ground_truth/saturated_01.png")[1:2]
     v = read(folder / "uniform/saturated_01_kernel_01.png")[1:2]
@@ -172,7 +172,8 @@ def saturated(data: Path) -> None:
     middle = (slice(None), slice(top, top + 512), slice(left, left + 512))
     print("\nLai, saturated_01, kernel 1, green, pixels from 0.95 on left out\n")
     print(
-        "| gain | similarity | ours, re-blur dB | shipped kernel, re-blur dB | s |\n|---:|---:|---:|---:|---:|"
+        "| gain | similarity | ours, re-blur dB | shipped kernel, re-blur dB | s |\n"
+        "|---:|---:|---:|---:|---:|"
     )
     for gain in (1.5, 1.6, 1.8, 2.0):
         w = torch.where(v >= 0.95, torch.ones_like(v), v / gain)
