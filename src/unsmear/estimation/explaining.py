@@ -1,7 +1,8 @@
 """A picture that explains a photograph's blur: kernels over the photo, basis, masks, residual, one sentence.
 
 It is laid out as SVG and drawn by librsvg, which comes with libvips: text and lines need no further library.
-Kernels are shown as the square root of their values over the largest, so that faint parts are seen.
+Kernels are shown as the square root of their values over the largest, so that faint parts are seen, and
+turned by half: Eq. 2 correlates, so a lamp leaves the turned kernel behind, and that is what one can compare.
 """
 
 import base64
@@ -263,7 +264,7 @@ def _bytes(picture: Tensor) -> NDArray[np.uint8]:
 
 def _glowing(kernel: Tensor, colour: Sequence[int], opacity: float) -> NDArray[np.uint8]:
     """A kernel as light on nothing: (S,S,4), S about 160, the alpha its square root."""
-    values = (kernel / kernel.max()).clamp_min(0).sqrt()[None, None].float()
+    values = (kernel.flip(0, 1) / kernel.max()).clamp_min(0).sqrt()[None, None].float()
     times = max(1, 160 // len(kernel))
     values = torch.nn.functional.interpolate(values, scale_factor=times, mode="bicubic", align_corners=False)
     alpha = (values[0, 0].clamp(0, 1) * 255 * min(1.0, opacity)).round().byte().numpy()
