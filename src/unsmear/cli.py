@@ -20,6 +20,17 @@ class _Commands(TyperGroup):
             raise typer.Exit(1) from error
 
 
+class _KernelCommands(TyperGroup):
+    """`kernels FOLDER …` is `kernels estimate FOLDER …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first = next((word for word in args if not word.startswith("-")), None)
+        asked = "--help" in args and first is None
+        if args and not asked and first not in self.commands:
+            args = ["estimate", *args]
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="unsmear",
     cls=_Commands,
@@ -47,8 +58,43 @@ def main(
     """Take motion blur out of photographs, and make the networks that do so."""
 
 
-kernels = typer.Typer(help="Make and look at banks of blur kernels.", no_args_is_help=True)
+kernels = typer.Typer(
+    cls=_KernelCommands,
+    help="Make and look at banks of blur kernels: `unsmear kernels FOLDER -o BANK` estimates them.",
+    no_args_is_help=True,
+)
 app.add_typer(kernels, name="kernels")
+
+
+@kernels.command()
+def estimate(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Blurred photographs, or folders of them.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bank to write, .safetensors.")],
+    size: Annotated[int, typer.Option(help="Size of the kernels in pixels, odd.")] = 65,
+    most: Annotated[int, typer.Option(min=1, help="Kernels in the bank at most.")] = 5000,
+    least_confidence: Annotated[float, typer.Option(help="Below it kernels are left out, 0 to 1.")] = 0.5,
+    alike: Annotated[float, typer.Option(help="Correlation of near-duplicates, 0 to 1.")] = 0.95,
+    pixels: Annotated[int, typer.Option(help="Larger photographs are reduced to so many.")] = 1_000_000,
+    regions: Annotated[int, typer.Option(help="Regions of a photograph at most.")] = 6,
+    workers: Annotated[int | None, typer.Option(help="Processes; without it one a core.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Also write a contact sheet, e.g. PNG.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bank that is there.")] = False,
+) -> None:
+    """Estimate the kernels of blurred photographs and keep different ones; the same call goes on where it
+    was stopped; exit code 1 if a photograph failed or none had a kernel."""
+    from unsmear.estimation.collecting import CollectSettings, collect_bank
+    from unsmear.photo import Photo, write_photo
+
+    bank, report = collect_bank(
+        inputs, output, settings=CollectSettings(pixels, regions), size=size, most=most,
+        least_confidence=least_confidence, alike=alike, workers=workers, overwrite=overwrite, progress=True,
+    )  # fmt: skip
+    if bank is not None and picture is not None:
+        write_photo(Photo(pixels=bank.picture()), picture, overwrite=True)
+    typer.echo(f"{report}\n{output if bank is not None else 'No kernel to trust, no bank written.'}")
+    raise typer.Exit(1 if bank is None or report.failures else 0)
 
 
 @kernels.command()
@@ -150,6 +196,23 @@ def deblur(
     )  # fmt: skip
     typer.echo(summary)
     raise typer.Exit(1 if summary.failures else 0)
+
+
+@app.command()
+def explain(
+    photo: Annotated[Path, typer.Argument(help="A photograph.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The picture; NAME-explained.png beside the photo.")
+    ] = None,
+    pixels: Annotated[int, typer.Option(help="A larger photograph is reduced to so many.")] = 500_000,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a picture that is there.")] = False,
+) -> None:
+    """Say how a photograph is blurred, and draw it: kernels over the photo, basis, masks, residual."""
+    _prepare_process()
+    from unsmear.estimation.explaining import explain_file
+
+    target, explanation = explain_file(photo, output, pixels=pixels, overwrite=overwrite)
+    typer.echo(f"{photo}: {explanation.fit.sentence}\n{target}")
 
 
 @app.command()

@@ -49,8 +49,10 @@ def inner(v, size):
     return v[:, margin:-margin, margin:-margin].flatten().numpy()
 
 
-def by_cvxpy(u, v, masks, size, ridge=0.0):
+def by_cvxpy(u, v, masks, size, ridge=0.0, rows=None):
     matrix, target = design(u, masks, size), inner(v, size)
+    if rows is not None:
+        matrix, target = matrix[rows], target[rows]
     k = cvxpy.Variable((len(masks), size * size), nonneg=True)
     flat = cvxpy.reshape(k, (matrix.shape[1],), order="C")
     cost = 0.5 * cvxpy.sum_squares(matrix @ flat - target) + 0.5 * ridge * cvxpy.sum_squares(flat)
@@ -73,6 +75,62 @@ def test_objective_equals_that_of_cvxpy_and_the_gap_covers_the_distance(bases, s
     for budget in (1, 10, 20, 40):
         early = estimate_kernels(u, v, masks, size, prior=prior, tolerance=1e-7, iterations=budget)
         assert early.gap >= early.objective - best - 1e-9 * best
+
+
+def unsaturated_rows(u, v, size, level):
+    """Rows of `design` whose pixel of v and whose whole window of u are below the level, one by one."""
+    margin = size // 2
+    c, height, width = u.shape
+    kept = [
+        float(v[:, y, x].max()) < level
+        and float(u[:, y - margin : y + margin + 1, x - margin : x + margin + 1].max()) < level
+        for _ in range(c)
+        for y in range(margin, height - margin)
+        for x in range(margin, width - margin)
+    ]
+    return np.array(kept)
+
+
+def clipped_scene(bases, size):
+    """A scene with lamps four times as bright as white, then cut off at 1."""
+    u, _, kernels, masks = scene(bases, size, height=30, width=34, seed=3)
+    u = 0.8 * u
+    u[:, 5:7, 6:9], u[:, 20, 25] = 4.0, 4.0
+    v = blur(u, kernels, masks) + 0.01 * torch.randn(
+        u.shape, generator=torch.Generator().manual_seed(5), dtype=F64
+    )
+    return u.clamp(0, 1), v.clamp(0, 1), kernels, masks
+
+
+@pytest.mark.parametrize("bases, method", [(1, "gram"), (1, "fft"), (2, "gram"), (2, "fft")])
+def test_without_saturated_pixels_the_objective_is_that_of_cvxpy_on_the_rows_left(bases, method):
+    u, v, _, masks = clipped_scene(bases, 5)
+    rows = unsaturated_rows(u, v, 5, 0.99)
+    assert 0.3 < rows.mean() < 0.95
+    best = by_cvxpy(u, v, masks, 5, rows=rows)
+    fit = estimate_kernels(
+        u, v, None if bases == 1 else masks, 5, saturated=0.99, tolerance=1e-7, method=method
+    )
+    assert fit.converged and fit.objective == pytest.approx(best, rel=1e-6)
+    error = best * 2 / rows.sum()
+    psnr = reblur_psnr(u, v, fit.kernels, masks, saturated=0.99)
+    assert psnr == pytest.approx(-10 * np.log10(error), abs=1e-3)
+
+
+@pytest.mark.parametrize("domain", ["mean", "gradient"])
+def test_saturated_pixels_left_out_spoil_no_kernel(domain):
+    u, v, kernels, _ = clipped_scene(1, 5)
+    good = estimate_kernels(u, v, None, 5, saturated=0.99, domain=domain).kernels
+    spoilt = estimate_kernels(u, v, None, 5, domain=domain).kernels
+    assert float((good - kernels).abs().sum()) < 0.2 * float((spoilt - kernels).abs().sum())
+    with pytest.raises(KernelError, match="every pixel"):
+        estimate_kernels(u, v, None, 5, saturated=0.0)
+
+
+def test_a_threshold_above_all_values_changes_nothing():
+    u, v, _, masks = scene(noise=0.02)
+    plain = estimate_kernels(u, v, masks, 5)
+    assert torch.equal(estimate_kernels(u, v, masks, 5, saturated=9.0).kernels, plain.kernels)
 
 
 @pytest.mark.parametrize("domain", ["mean", "gradient"])

@@ -80,6 +80,7 @@ def estimate_kernels(
     iterations: int = 2000,
     start: Tensor | None = None,
     method: Method = "auto",
+    saturated: float | None = None,
 ) -> KernelFit:
     """Estimate the B kernels of Eq. 2 from a sharp and a blurred photograph and the masks.
 
@@ -97,22 +98,31 @@ def estimate_kernels(
         start: (B,K,K) on the simplex; flat kernels where None. Only a concave prior's result depends on it.
         method: "gram" sums the B K² × B K² Hessian up once, "fft" applies it by `unsmear.blurring`; "auto"
             takes the cheaper one. Both end at the same kernels.
+        saturated: where given, pixels of v with a channel from here on leave the data term, and so do those
+            that see such a pixel of u through the kernel's window: how bright either really was, nobody
+            knows. The problem stays convex, and objective and gap are those of the pixels that are left.
 
     Returns:
         The fit; arithmetic of the solver is float64 if ``sharp`` or ``blurred`` is and else float32.
 
     Raises:
-        KernelError: shapes that do not fit, masks that are none, an unknown option.
+        KernelError: shapes that do not fit, masks that are none, an unknown option, no pixel left.
 
     """
-    problem = Problem(sharp, blurred, masks, size, domain)
+    problem = Problem(sharp, blurred, masks, size, domain, saturated)
     return _solve(problem, as_prior(prior), tolerance, iterations, start, method)
 
 
-def reblur_psnr(sharp: Tensor, blurred: Tensor, kernels: Tensor, masks: Tensor | None) -> float:
-    """PSNR in dB of v against blur(u, k, m) over all channels; a border of K//2 pixels is left out."""
-    problem = Problem(sharp, blurred, masks, kernels.shape[-1], "mean")
-    error = float(problem.residual(kernels.double().flatten(1)).square().mean())
+def reblur_psnr(
+    sharp: Tensor, blurred: Tensor, kernels: Tensor, masks: Tensor | None, *, saturated: float | None = None
+) -> float:
+    """PSNR in dB of v against blur(u, k, m) over all channels; a border of K//2 pixels is left out.
+
+    So are pixels that are saturated or see saturated ones, where ``saturated`` is given (`estimate_kernels`).
+    """
+    problem = Problem(sharp, blurred, masks, kernels.shape[-1], "mean", saturated)
+    squares = problem.residual(kernels.double().flatten(1)).square()
+    error = float(squares.sum()) / (len(squares) * float(problem.weights.sum()))
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
@@ -120,9 +130,19 @@ class Problem:
     """The data term as tensors ready for border="valid": u with its margin, v and m without.
 
     ``wide``, ``target`` and ``masks`` are float64, ``fast`` holds u and m in the arithmetic of the arguments.
+    ``weights`` is 1 where a pixel counts and 0 where not; masks and v are 0 there, so that nothing else has
+    to know of it.
     """
 
-    def __init__(self, sharp: Tensor, blurred: Tensor, masks: Tensor | None, size: int, domain: Domain):
+    def __init__(
+        self,
+        sharp: Tensor,
+        blurred: Tensor,
+        masks: Tensor | None,
+        size: int,
+        domain: Domain,
+        saturated: float | None = None,
+    ):
         if domain not in ("mean", "gradient"):
             raise KernelError(f'domain is {domain!r}; expected "mean" or "gradient".')
         if sharp.ndim != 3 or sharp.shape != blurred.shape:
@@ -155,6 +175,16 @@ class Problem:
         if domain == "gradient":
             self.wide, self.target = _differences(self.wide), _differences(self.target)
             self.masks = self.masks[:, 1:, 1:]
+        self.weights = torch.ones_like(self.masks[0])
+        if saturated is not None:
+            self.weights = _unsaturated(sharp, blurred, size, saturated, domain).to(self.weights)
+            if not self.weights.any():
+                raise KernelError(
+                    f"every pixel is at {saturated} or above, or sees one that is; take another part of the "
+                    "photograph, a smaller kernel, or a higher threshold"
+                )
+            self.masks, self.target = self.weights * self.masks, self.weights * self.target
+            self.uniform = uniform = uniform and bool(self.weights.all())
         self.bases = len(self.masks)
         self.fast = (self.wide.to(self.dtype), self.masks.to(self.dtype))
 
@@ -362,6 +392,18 @@ def weighted_gram(wide: Tensor, masks: Tensor, size: int) -> Tensor:
         for a in range(b):
             gram[b, :, a] = gram[a, :, b].T
     return gram.reshape(bases * taps, bases * taps)
+
+
+def _unsaturated(sharp: Tensor, blurred: Tensor, size: int, level: float, domain: Domain) -> Tensor:
+    """Which pixels of the inside are below the level and see only such ones."""
+    margin = size // 2
+    inside = (slice(margin, blurred.shape[-2] - margin), slice(margin, blurred.shape[-1] - margin))
+    bright = (sharp.amax(0) >= level).double()
+    sees = F.max_pool2d(bright[None], size, stride=1)[0] > 0
+    kept = (blurred.amax(0)[inside] < level) & ~sees
+    if domain == "gradient":  # a difference counts where all three of its pixels do
+        kept = kept[:-1, :-1] & kept[:-1, 1:] & kept[1:, :-1]
+    return kept
 
 
 def _differences(planes: Tensor) -> Tensor:
