@@ -48,19 +48,21 @@ class Restored:
         megapixels: its size.
         seconds: from reading to written.
         gradient_energy_ratio: after over before, see `gradient_energy`; NaN for a photo without any gradient.
+        said: what was found in the photo, in a few words; "" where nothing was looked for.
     """
 
     job: Job
     megapixels: float
     seconds: float
     gradient_energy_ratio: float
+    said: str = ""
 
     def __str__(self) -> str:
         """One line."""
         ratio = "–" if math.isnan(self.gradient_energy_ratio) else f"{self.gradient_energy_ratio:.2f}"
         return (
             f"{self.job.source} → {self.job.target}: gradient energy × {ratio}, "
-            f"{self.megapixels:.2f} megapixels in {self.seconds:.1f} s"
+            f"{self.megapixels:.2f} megapixels in {self.seconds:.1f} s{f'; {self.said}' if self.said else ''}"
         )
 
 
@@ -265,7 +267,13 @@ def _restore_file(
         write_side_by_side(before, after, job.beside)
     write_photo(after, job.target, overwrite=overwrite, quality=quality)
     old, new = gradient_energy(before), gradient_energy(after)
-    return Restored(job, megapixels, time.perf_counter() - start, new / old if old else float("nan"))
+    return Restored(
+        job,
+        megapixels,
+        time.perf_counter() - start,
+        new / old if old else float("nan"),
+        getattr(restorer, "said", ""),
+    )
 
 
 def _names(suffixes: Iterable[str]) -> str:

@@ -7,11 +7,13 @@ network, total variation does (estimation/deconvolution.py).
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unsmear.blurring import blur
 from unsmear.errors import KernelError
 from unsmear.estimation.camera import estimate_camera
 from unsmear.estimation.deconvolution import WEIGHT, deconvolve
@@ -25,6 +27,9 @@ from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
 ESTIMATE_PIXELS = 1_000_000
 """Larger photos are reduced to this many pixels for the estimate: 60 px of blur at 24 MP are 12 px there."""
 
+UNEXPLAINED = 0.5
+"""From here on kernels are not believed (`unexplained`; docs/DEBLURRING.md has what it is on real photos)."""
+
 _LUMA = (0.299, 0.587, 0.114)  # of sRGB values (ITU-R BT.601)
 _STRIP = 256  # rows of the photo that are made float at a time
 _SMALLEST = 16  # pixels of the shorter side; below, nothing can be told of a blur
@@ -34,29 +39,59 @@ _QUIET = (
 )
 _TV_TILE = 1024
 _COST_WEIGHT = 1e-2  # of the filter by whose results a kernel for all and the camera's kernels are compared
+_EXACT = 1e-9  # mean squared change by kernels that do not blur
 _CLEARLY = 0.995  # the camera's must be better by this: what else it finds are errors (docs/ESTIMATION.md)
 
 
 class Deblurrer:
     """Restores photos by the kernels that it finds in them.
 
+    A network's result is blurred again by the kernels. Where they are right this gives the photo back; where
+    they are not, because there is no motion blur, or one that changes too much over the picture, it does not:
+    then the network restores once more, told that there is no blur, which leaves the photo nearly as it is.
+
     Args:
-        finish: what restores with a guided network; None: total variation, without any network.
+        finish: what restores with a guided network; None: total variation, without any network or check.
         tile: side of the largest tile in pixels, for total variation.
+
+    Attributes:
+        said: what was found in the last photo, in a few words.
     """
 
     def __init__(self, finish: TiledRestorer | None = None, *, tile: int | None = None) -> None:
-        self.finish, self.tile = finish, tile
+        self.finish, self.tile, self.said = finish, tile, ""
 
     def restore(
         self, source: Pixels, target: Pixels, *, progress: Callable[[float], None] = lambda _: None
     ) -> None:
         """Restore `source` into `target`, which has its size; see `TiledRestorer.restore`."""
-        field = estimate_field(source)
+        estimate = estimate_kernels(source)
         progress(_SHARE)
-        restorer = _TotalVariation(field, tile=self.tile) if self.finish is None else self.finish
-        pixels = source if self.finish is None else GuidedPixels(source, field)
-        restorer.restore(pixels, target, progress=lambda part: progress((1 - _SHARE) * part))
+        field = estimate.field.scaled(estimate.factor)
+        length = f"{2 * field.reach + 1} pixels"
+        self.said = f"kernels within {length}{'' if field.is_uniform else ', of a turning camera'}"
+
+        def rest(part: float) -> None:
+            progress((1 - _SHARE) * part)
+
+        if self.finish is None:
+            _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
+            return
+        self.finish.restore(GuidedPixels(source, field), target, progress=rest)
+        if unexplained(estimate, reduced_luma(target)[0]) > UNEXPLAINED:
+            self.said = "no motion blur found that kernels explain: left nearly as it is"
+            self.finish.restore(GuidedPixels(source, KernelField.uniform(_no_blur())), target)
+
+
+class Estimate(NamedTuple):
+    """The kernels found in a photo, at the size that they were found at.
+
+    grey: its luma (h, w), reduced; field: kernels in pixels of it; factor: how much larger the photo is.
+    """
+
+    grey: Tensor
+    field: KernelField
+    factor: float
 
 
 def deblurred(image: Tensor, finish: nn.Module | None = None, *, precision: Precision = "auto") -> Tensor:
@@ -67,18 +102,44 @@ def deblurred(image: Tensor, finish: nn.Module | None = None, *, precision: Prec
     return result.values
 
 
-def estimate_field(source: Pixels) -> KernelField:
+def estimate_kernels(source: Pixels) -> Estimate:
     """Estimate the blur kernels of a photo; one tap everywhere, no blur, where nothing can be told."""
     grey, factor = reduced_luma(source)
+    nothing = Estimate(grey, KernelField.uniform(_no_blur()), factor)
     if min(grey.shape) < _SMALLEST:
-        return KernelField.uniform(_no_blur())
+        return nothing
     try:
         kernel = estimate_uniform(grey).kernel
     except KernelError:  # one colour, without edges
-        return KernelField.uniform(_no_blur())
+        return nothing
     uniform, camera = KernelField.uniform(kernel), estimate_camera(grey, kernel).field
     costs = [_cost(grey, field) for field in (uniform, camera)]
-    return (camera if costs[1] < _CLEARLY * costs[0] else uniform).scaled(factor)
+    return Estimate(grey, camera if costs[1] < _CLEARLY * costs[0] else uniform, factor)
+
+
+def unexplained(estimate: Estimate, restored: Tensor) -> float:
+    """How much of a photo the restored one does not give back when it is blurred again, 0 to about 1.
+
+    ‖k ∗ u − v‖² / ‖k ∗ v − v‖² of the luma, a border left out: 0 where u, blurred, is the photo v, and 1
+    where u is v itself, nothing having been restored. 0 for kernels that do not blur.
+
+    Args:
+        estimate: v and the kernels.
+        restored: u, (h, w), the luma of the restored photo, reduced as v is.
+    """
+    grey, field = estimate.grey, estimate.field
+    height, width = grey.shape
+    masks = field.masks(rows=slice(0, height), columns=slice(0, width))
+    if masks is None:
+        masks = grey.new_ones(1, height, width)
+    down, right = (round(x) for x in field.middle())
+    kernels = field.kernels.roll((-down, -right), (1, 2))
+    edge = min(field.reach + 8, height // 4, width // 4)
+    inside = (slice(edge, height - edge), slice(edge, width - edge))
+    errors = [
+        float((blur(x[None], kernels, masks)[0] - grey)[inside].square().mean()) for x in (restored, grey)
+    ]
+    return errors[0] / errors[1] if errors[1] > _EXACT else 0.0
 
 
 def _cost(grey: Tensor, field: KernelField) -> float:

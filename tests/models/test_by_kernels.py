@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import skimage.data
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import unsmear
+from unsmear.basis.kernels import camera_shake
+from unsmear.blurring import blur
+from unsmear.estimation.field import KernelField
+from unsmear.estimation.filtering import guided_input
+from unsmear.metrics import psnr_rgb, psnr_shift
+from unsmear.models import by_kernels, create
+from unsmear.models.by_kernels import (
+    UNEXPLAINED,
+    Deblurrer,
+    Estimate,
+    GuidedPixels,
+    deblurred,
+    reduced_luma,
+    unexplained,
+)
+from unsmear.models.tiling import TensorPixels, TiledRestorer
+
+
+class Believer(nn.Module):
+    """Takes the first filtered picture for the restored one, whatever it looks like."""
+
+    size_multiple = minimum_size = 1
+    global_context = False
+    image_channels = 9
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x[:, 3:6]
+
+
+class Inverter(Believer):
+    """Makes a negative: nothing that explains a photo."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 1 - x[:, :3]
+
+
+@pytest.fixture(scope="module")
+def sharp() -> torch.Tensor:
+    picture = torch.from_numpy(skimage.data.coffee()[:, :400]).permute(2, 0, 1).float() / 255
+    return F.interpolate(picture[None], scale_factor=0.5, mode="area")[0]
+
+
+@pytest.fixture(scope="module")
+def kernel() -> torch.Tensor:
+    return torch.from_numpy(camera_shake(np.random.default_rng(11), 21, length=14.0))
+
+
+@pytest.fixture(scope="module")
+def shaken(sharp, kernel) -> torch.Tensor:
+    blurred = blur(sharp, kernel[None], torch.ones(1, *sharp.shape[-2:]))
+    noise = torch.randn(blurred.shape, generator=torch.Generator().manual_seed(4))
+    return (blurred + 0.004 * noise).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def known(kernel) -> KernelField:
+    return KernelField.uniform(kernel)
+
+
+def gain(restored: torch.Tensor, before: torch.Tensor, sharp: torch.Tensor) -> float:
+    after, was = (float(psnr_shift(x[None], sharp[None], max_shift=6)) for x in (restored, before))
+    return after - was
+
+
+def test_a_shaken_photograph_gets_nearer_to_the_truth_by_total_variation(shaken, sharp) -> None:
+    assert gain(deblurred(shaken), shaken, sharp) > 1.0
+
+
+def test_the_package_s_network_does_better_than_the_filter(shaken, sharp) -> None:
+    by_network = unsmear.deblur(shaken, model="guided-s")
+    by_filter = deblurred(shaken, Believer(), precision="fp32")
+    assert gain(by_network, shaken, sharp) > max(1.0, gain(by_filter, shaken, sharp))
+
+
+def test_a_rectangle_is_seen_as_in_the_whole(shaken, known) -> None:
+    pixels = GuidedPixels(TensorPixels(shaken), known)
+    rows, columns = slice(0, shaken.shape[1]), slice(0, shaken.shape[2])
+    whole = pixels.tensor(rows=rows, columns=columns)
+    assert torch.allclose(whole, guided_input(shaken, known.kernels, middle=known.middle()), atol=1e-6)
+    part = pixels.tensor(rows=slice(70, 130), columns=slice(60, 150))
+    assert torch.equal(part[:3], shaken[:, 70:130, 60:150])
+    error = (part - whole[:, 70:130, 60:150]).square().mean().sqrt()
+    assert error < 0.02  # 43 pixels around it do for nearly all that a filter of 21 pixels sees
+
+
+def test_right_kernels_explain_and_wrong_ones_do_not(shaken, sharp, known) -> None:
+    grey, truth = reduced_luma(TensorPixels(shaken))[0], reduced_luma(TensorPixels(sharp))[0]
+    assert unexplained(Estimate(grey, known, 1.0), truth) < 0.3
+    assert unexplained(Estimate(grey, known, 1.0), grey) == pytest.approx(1)
+    turned = KernelField.uniform(known.kernels[0].rot90())
+    assert unexplained(Estimate(grey, turned, 1.0), truth) > UNEXPLAINED
+    one = torch.zeros(3, 3)
+    one[1, 1] = 1
+    assert unexplained(Estimate(grey, KernelField.uniform(one), 1.0), truth) == 0
+
+
+def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
+    monkeypatch.setattr(
+        by_kernels,
+        "estimate_kernels",
+        lambda source: Estimate(reduced_luma(source)[0], known, 1.0),
+    )
+    for network, believed in ((Believer(), True), (Inverter(), False)):
+        result = TensorPixels(torch.empty_like(shaken))
+        deblurrer = Deblurrer(TiledRestorer(network, precision="fp32"))
+        parts: list[float] = []
+        deblurrer.restore(TensorPixels(shaken), result, progress=parts.append)
+        assert deblurrer.said.startswith("kernels within 21" if believed else "no motion blur found")
+        assert sum(parts) == pytest.approx(1)
+    photo = torch.full_like(shaken, 0.4)  # nothing to be told: left to the network without kernels
+    monkeypatch.undo()
+    assert (deblurred(photo, Believer(), precision="fp32") - photo).abs().max() < 1e-3
+
+
+def test_the_luma_is_reduced_alike_in_strips_and_as_a_whole(monkeypatch) -> None:
+    picture = torch.rand(3, 300, 170, generator=torch.Generator().manual_seed(1))
+    grey, factor = reduced_luma(TensorPixels(picture))
+    assert factor == 1 and torch.allclose(
+        grey, torch.einsum("c,chw->hw", torch.tensor([0.299, 0.587, 0.114]), picture), atol=1e-6
+    )
+    monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", 5000)
+    small, factor = reduced_luma(TensorPixels(picture))
+    assert small.numel() <= 5100 and factor == pytest.approx(300 / small.shape[0], rel=0.05)
+    whole = F.interpolate(grey[None, None], size=small.shape, mode="area")[0, 0]
+    assert (small - whole).square().mean().sqrt() < 0.06
+
+
+def test_a_small_picture_and_a_float_array_are_restored() -> None:
+    tiny = torch.rand(3, 7, 5)
+    assert unsmear.deblur(tiny, model="guided-s").shape == tiny.shape
+    network = create("guided-s").eval()
+    assert float(psnr_rgb(deblurred(tiny, network)[None], tiny[None])) > 60  # first weights are the identity
