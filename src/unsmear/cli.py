@@ -164,7 +164,7 @@ def deblur(
         list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Photographs, or folders of them.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder, or file for a single photograph.")],
-    model: Annotated[str, typer.Option(help="Network in the package, or checkpoint file.")] = "sglrn-t",
+    model: Annotated[str, typer.Option(help="Network in the package, or checkpoint file.")] = "guided-s",
     device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", …')] = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the large products.")

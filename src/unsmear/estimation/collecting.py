@@ -16,14 +16,13 @@ import json
 import math
 import os
 import sqlite3
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from unsmear.errors import KernelError, PhotoError, UnsmearError
 from unsmear.estimation.photograph import PhotographFit, direction, estimate_photograph, shape_of
 from unsmear.photo import PHOTO_SUFFIXES, find_photos, read_photo
 from unsmear.photo.pixels import Photo
+from unsmear.runtime import end_with_parent
 
 _VERSION = 1  # of what is in the journal; raised when the estimate changes
 _SIDE = 256  # pixels of a region
@@ -310,14 +310,7 @@ def _estimates(
 def _start_worker() -> None:
     """One thread, and an end when the main process is killed."""
     torch.set_num_threads(1)
-
-    def end_with_parent() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 # Journal

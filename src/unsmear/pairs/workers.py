@@ -1,16 +1,16 @@
 """Work on many pairs, shared among processes: none outlives the one that started it."""
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from typing import Any
 
 import torch
 
 from unsmear.errors import PairsError
+from unsmear.runtime import end_with_parent
 
 Work = Callable[[Sequence[int]], Any]  # the indices of a chunk → a report
 
@@ -69,14 +69,7 @@ def _start_worker(work: Work) -> None:
     global _mine
     torch.set_num_threads(1)
     _mine = work
-
-    def end_with_parent() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _work(chunk: Sequence[int]) -> Any:

@@ -5,15 +5,13 @@ than many threads on one picture do, and reads and scores in between. On a GPU i
 the others score what it has restored.
 """
 
-import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -324,18 +322,11 @@ def _work_off(
 
 def _start_worker(threads: int) -> None:
     """Prepare a worker process, and end it when the main process is killed."""
-    from unsmear.runtime import prepare_process
+    from unsmear.runtime import end_with_parent, prepare_process
 
     prepare_process()
     torch.set_num_threads(threads)
-
-    def end_with_parent() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _score_restored(job: Job, restored: Done) -> Done | Failed:
