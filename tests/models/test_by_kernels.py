@@ -13,10 +13,10 @@ from unsmear.estimation.filtering import guided_input
 from unsmear.metrics import psnr_rgb, psnr_shift
 from unsmear.models import by_kernels, create
 from unsmear.models.by_kernels import (
-    UNEXPLAINED,
     Deblurrer,
     Estimate,
     GuidedPixels,
+    belief,
     deblurred,
     reduced_luma,
     unexplained,
@@ -95,10 +95,10 @@ def test_a_rectangle_is_seen_as_in_the_whole(shaken, known) -> None:
 
 def test_right_kernels_explain_and_wrong_ones_do_not(shaken, sharp, known) -> None:
     grey, truth = reduced_luma(TensorPixels(shaken))[0], reduced_luma(TensorPixels(sharp))[0]
-    assert unexplained(Estimate(grey, known, 1.0), truth) < 0.3
+    assert belief(unexplained(Estimate(grey, known, 1.0), truth)) == 1
     assert unexplained(Estimate(grey, known, 1.0), grey) == pytest.approx(1)
     turned = KernelField.uniform(known.kernels[0].rot90())
-    assert unexplained(Estimate(grey, turned, 1.0), truth) > UNEXPLAINED
+    assert belief(unexplained(Estimate(grey, turned, 1.0), truth)) == 0
     one = torch.zeros(3, 3)
     one[1, 1] = 1
     assert unexplained(Estimate(grey, KernelField.uniform(one), 1.0), truth) == 0
@@ -116,7 +116,13 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
         parts: list[float] = []
         deblurrer.restore(TensorPixels(shaken), result, progress=parts.append)
         assert deblurrer.said.startswith("kernels within 21" if believed else "no motion blur found")
+        assert torch.equal(result.values, shaken) is not believed
         assert sum(parts) == pytest.approx(1)
+    half = by_kernels.BELIEF[0] / 2 + by_kernels.BELIEF[1] / 2
+    assert belief(0.2) == 1 and belief(half) == pytest.approx(0.5) and belief(0.9) == 0
+    result = TensorPixels(torch.zeros_like(shaken))
+    by_kernels._draw_back(TensorPixels(shaken), result, 0.25)
+    assert torch.allclose(result.values, 0.75 * shaken)
     photo = torch.full_like(shaken, 0.4)  # nothing to be told: left to the network without kernels
     monkeypatch.undo()
     assert (deblurred(photo, Believer(), precision="fp32") - photo).abs().max() < 1e-3

@@ -27,8 +27,8 @@ from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
 ESTIMATE_PIXELS = 1_000_000
 """Larger photos are reduced to this many pixels for the estimate: 60 px of blur at 24 MP are 12 px there."""
 
-UNEXPLAINED = 0.5
-"""From here on kernels are not believed (`unexplained`; docs/DEBLURRING.md has what it is on real photos)."""
+BELIEF = (0.85, 0.35)
+"""From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
 
 _LUMA = (0.299, 0.587, 0.114)  # of sRGB values (ITU-R BT.601)
 _STRIP = 256  # rows of the photo that are made float at a time
@@ -46,9 +46,9 @@ _CLEARLY = 0.995  # the camera's must be better by this: what else it finds are 
 class Deblurrer:
     """Restores photos by the kernels that it finds in them.
 
-    A network's result is blurred again by the kernels. Where they are right this gives the photo back; where
-    they are not, because there is no motion blur, or one that changes too much over the picture, it does not:
-    then the network restores once more, told that there is no blur, which leaves the photo nearly as it is.
+    A network's result is blurred again by the kernels. Where they are right this gives the photo back. The
+    less it does, because there is no motion blur, or one that changes too much over the picture, the nearer
+    the result is drawn to the photo as it was (`belief`).
 
     Args:
         finish: what restores with a guided network; None: total variation, without any network or check.
@@ -78,9 +78,13 @@ class Deblurrer:
             _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
             return
         self.finish.restore(GuidedPixels(source, field), target, progress=rest)
-        if unexplained(estimate, reduced_luma(target)[0]) > UNEXPLAINED:
-            self.said = "no motion blur found that kernels explain: left nearly as it is"
-            self.finish.restore(GuidedPixels(source, KernelField.uniform(_no_blur())), target)
+        believed = belief(unexplained(estimate, reduced_luma(target)[0]))
+        if believed == 0:
+            self.said = "no motion blur found that kernels explain: left as it is"
+        elif believed < 1:
+            self.said += f", believed to {believed:.0%}"
+        if believed < 1:
+            _draw_back(source, target, believed)
 
 
 class Estimate(NamedTuple):
@@ -140,6 +144,22 @@ def unexplained(estimate: Estimate, restored: Tensor) -> float:
         float((blur(x[None], kernels, masks)[0] - grey)[inside].square().mean()) for x in (restored, grey)
     ]
     return errors[0] / errors[1] if errors[1] > _EXACT else 0.0
+
+
+def belief(unexplained: float) -> float:
+    """How much of a restored photo to take, 0 to 1, by the part that its kernels leave unexplained."""
+    return min(max((BELIEF[0] - unexplained) / (BELIEF[0] - BELIEF[1]), 0.0), 1.0)
+
+
+def _draw_back(source: Pixels, target: Pixels, part: float) -> None:
+    """Put v + part · (u − v) in the place of u, strip by strip."""
+    columns = slice(0, source.width)
+    for top in range(0, source.height, _STRIP):
+        rows = slice(top, min(top + _STRIP, source.height))
+        before = source.tensor(rows=rows, columns=columns)
+        if part > 0:
+            before = torch.lerp(before, target.tensor(rows=rows, columns=columns), part)
+        target.put(before, row=top)
 
 
 def _cost(grey: Tensor, field: KernelField) -> float:
