@@ -177,7 +177,7 @@ def deblur(
     ] = None,
     by: Annotated[
         Literal["auto", "network", "kernels"],
-        typer.Option(help="A network, estimated kernels without one, or both where the network takes both."),
+        typer.Option(help="A network alone, estimated kernels alone, or what the network is made for."),
     ] = "auto",
     format: Annotated[str | None, typer.Option(help='Suffix of the new files, such as "png".')] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC.")] = 95,

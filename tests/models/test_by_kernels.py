@@ -8,6 +8,7 @@ from torch import nn
 import unsmear
 from unsmear.basis.kernels import camera_shake
 from unsmear.blurring import blur
+from unsmear.errors import ModelError
 from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import guided_input
 from unsmear.metrics import psnr_rgb, psnr_shift
@@ -115,7 +116,9 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
         deblurrer = Deblurrer(TiledRestorer(network, precision="fp32"))
         parts: list[float] = []
         deblurrer.restore(TensorPixels(shaken), result, progress=parts.append)
-        assert deblurrer.said.startswith("kernels within 21" if believed else "no motion blur found")
+        assert deblurrer.said.startswith(
+            "blur of up to 21 pixels" if believed else "the blur that was found does not"
+        )
         assert torch.equal(result.values, shaken) is not believed
         assert sum(parts) == pytest.approx(1)
     half = by_kernels.BELIEF[0] / 2 + by_kernels.BELIEF[1] / 2
@@ -125,7 +128,27 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
     assert torch.allclose(result.values, 0.75 * shaken)
     photo = torch.full_like(shaken, 0.4)  # nothing to be told: left to the network without kernels
     monkeypatch.undo()
-    assert (deblurred(photo, Believer(), precision="fp32") - photo).abs().max() < 1e-3
+    assert torch.equal(deblurred(photo, Inverter(), precision="fp32"), photo)
+
+
+def test_kernels_alone_are_judged_by_the_network(shaken, known, monkeypatch) -> None:
+    monkeypatch.setattr(
+        by_kernels, "estimate_kernels", lambda source: Estimate(reduced_luma(source)[0], known, 1.0)
+    )
+    for network, believed in ((Believer(), True), (Inverter(), False)):
+        result = TensorPixels(torch.empty_like(shaken))
+        parts: list[float] = []
+        judge = TiledRestorer(network, precision="fp32")
+        Deblurrer(judge, by_network=False).restore(TensorPixels(shaken), result, progress=parts.append)
+        assert torch.equal(result.values, shaken) is not believed
+        assert sum(parts) == pytest.approx(1)
+        if believed:  # total variation's result, not the network's
+            assert torch.allclose(result.values, deblurred(shaken), atol=1e-6)
+
+
+def test_a_guided_network_is_not_asked_to_restore_without_kernels(shaken) -> None:
+    with pytest.raises(ModelError, match="restores by kernels as well"):
+        unsmear.deblur(shaken, by="network")
 
 
 def test_the_luma_is_reduced_alike_in_strips_and_as_a_whole(monkeypatch) -> None:

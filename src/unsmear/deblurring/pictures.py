@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unsmear.errors import ModelError
 from unsmear.models.by_kernels import Deblurrer
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.restoring import Precision, find_device, image_channels
@@ -71,15 +72,16 @@ def deblur(
         statistics: of the low-rank module where several tiles are needed, see `unsmear.models.tiling`.
         tile: side in pixels of the largest tile; by the memory at hand if not given.
         by: "network" has a network restore by itself; "kernels" estimates the blur kernels and undoes them by
-            total variation, without any network; "auto" does both with a network that is made for it (guided,
-            as the one in the package), and has other networks restore by themselves.
+            total variation (the guided network in the package says how far to believe them, and `model` is
+            left aside); "auto" does both with a guided network, as the one in the package, and has other
+            networks restore by themselves.
 
     Returns:
         the restored picture: a Photo for a path, otherwise what was given, with its type, shape, alpha and
         metadata.
 
     Raises:
-        ModelError: no such network or device.
+        ModelError: no such network or device, or a guided network is to restore without kernels.
         UnreadablePhoto: the file is no photograph, or the array no picture.
         ValueError: floats outside of [0, 1], or a tensor of another shape.
     """
@@ -107,8 +109,8 @@ def make_restorer(
     by: By = "auto",
 ) -> Restorer:
     """Return what restores, for the arguments of `deblur`. Raises ModelError."""
-    if by == "kernels":
-        return Deblurrer(tile=tile)
+    if by == "kernels":  # the network in the package says how far to believe them
+        model = DEFAULT_MODEL
     place = find_device(device)
     if isinstance(model, nn.Module):
         network = model.eval() if device == "auto" else model.eval().to(place)
@@ -116,7 +118,13 @@ def make_restorer(
         path = Path(model)
         network = _loaded(str(model), str(place), path.stat().st_mtime_ns if path.is_file() else 0)
     tiled = TiledRestorer(network, precision=precision, statistics=statistics, tile=tile)
-    return Deblurrer(tiled) if by == "auto" and image_channels(network) > 3 else tiled
+    guided = image_channels(network) > 3
+    if guided and by == "network":
+        raise ModelError(
+            f"{model if isinstance(model, (str, Path)) else type(model).__name__}: a guided network restores "
+            "by kernels as well; leave --by out, or name another network, such as --model sglrn-t"
+        )
+    return Deblurrer(tiled, by_network=by == "auto", tile=tile) if guided else tiled
 
 
 @functools.lru_cache(maxsize=2)

@@ -51,15 +51,20 @@ class Deblurrer:
     the result is drawn to the photo as it was (`belief`).
 
     Args:
-        finish: what restores with a guided network; None: total variation, without any network or check.
+        network: restores with a guided network; None: total variation without any check, which fits the photo
+            by whatever kernels it is given.
+        by_network: whether the network's result is taken; otherwise it only says how far to believe the
+            kernels, and total variation restores.
         tile: side of the largest tile in pixels, for total variation.
 
     Attributes:
         said: what was found in the last photo, in a few words.
     """
 
-    def __init__(self, finish: TiledRestorer | None = None, *, tile: int | None = None) -> None:
-        self.finish, self.tile, self.said = finish, tile, ""
+    def __init__(
+        self, network: TiledRestorer | None = None, *, by_network: bool = True, tile: int | None = None
+    ) -> None:
+        self.network, self.by_network, self.tile, self.said = network, by_network, tile, ""
 
     def restore(
         self, source: Pixels, target: Pixels, *, progress: Callable[[float], None] = lambda _: None
@@ -67,22 +72,29 @@ class Deblurrer:
         """Restore `source` into `target`, which has its size; see `TiledRestorer.restore`."""
         estimate = estimate_kernels(source)
         progress(_SHARE)
+        if estimate.nothing:
+            self.said = "nothing to tell a blur by: left as it is"
+            _draw_back(source, target, 0.0)
+            progress(1 - _SHARE)
+            return
         field = estimate.field.scaled(estimate.factor)
-        length = f"{2 * field.reach + 1} pixels"
-        self.said = f"kernels within {length}{'' if field.is_uniform else ', of a turning camera'}"
+        turning = "" if field.is_uniform else ", of a turning camera"
+        self.said = f"blur of up to {2 * field.reach + 1} pixels{turning}"
+        steps = 2 if self.network is not None and not self.by_network else 1
 
         def rest(part: float) -> None:
-            progress((1 - _SHARE) * part)
+            progress((1 - _SHARE) * part / steps)
 
-        if self.finish is None:
-            _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
-            return
-        self.finish.restore(GuidedPixels(source, field), target, progress=rest)
-        believed = belief(unexplained(estimate, reduced_luma(target)[0]))
+        believed = 1.0
+        if self.network is not None:
+            self.network.restore(GuidedPixels(source, field), target, progress=rest)
+            believed = belief(unexplained(estimate, reduced_luma(target)[0]))
         if believed == 0:
-            self.said = "no motion blur found that kernels explain: left as it is"
+            self.said = "the blur that was found does not explain the photo: left as it is"
         elif believed < 1:
             self.said += f", believed to {believed:.0%}"
+        if self.network is None or not self.by_network:
+            _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
         if believed < 1:
             _draw_back(source, target, believed)
 
@@ -90,12 +102,14 @@ class Deblurrer:
 class Estimate(NamedTuple):
     """The kernels found in a photo, at the size that they were found at.
 
-    grey: its luma (h, w), reduced; field: kernels in pixels of it; factor: how much larger the photo is.
+    grey: its luma (h, w), reduced; field: kernels in pixels of it; factor: how much larger the photo is;
+    nothing: whether there was nothing to estimate them by, and the field is no blur.
     """
 
     grey: Tensor
     field: KernelField
     factor: float
+    nothing: bool = False
 
 
 def deblurred(image: Tensor, finish: nn.Module | None = None, *, precision: Precision = "auto") -> Tensor:
@@ -109,7 +123,7 @@ def deblurred(image: Tensor, finish: nn.Module | None = None, *, precision: Prec
 def estimate_kernels(source: Pixels) -> Estimate:
     """Estimate the blur kernels of a photo; one tap everywhere, no blur, where nothing can be told."""
     grey, factor = reduced_luma(source)
-    nothing = Estimate(grey, KernelField.uniform(_no_blur()), factor)
+    nothing = Estimate(grey, KernelField.uniform(_no_blur()), factor, True)
     if min(grey.shape) < _SMALLEST:
         return nothing
     try:

@@ -53,6 +53,7 @@ class GuidedUNet(nn.Module):
     global_context = False
     image_channels = 9
     LOW_RANK_POINT = "middle"
+    not_in_onnx = "it restores from nine channels, six of which estimated kernels make of the photo"
 
     def __init__(
         self, *, widths: tuple[int, ...] = (32, 64, 96, 160), depths: tuple[int, ...] = (2, 2, 2, 3)
