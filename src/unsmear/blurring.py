@@ -28,6 +28,9 @@ Method = Literal["auto", "direct", "fft"]
 Border = Literal["reflect", "valid"]
 Light = Literal["srgb", "linear"]
 
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the luma of sRGB values (ITU-R BT.601)."""
+
 GAMMA = 2.2  # of the display curve: linear light = encoded value ** GAMMA (constant of the model's authors)
 
 
@@ -216,6 +219,11 @@ def check_blur(kernels: Tensor, masks: Tensor, *, tolerance: float = 1e-3) -> No
 
 
 _DARKEST = 1e-12  # linear light below which to_srgb is a straight line: an encoded value of 3.5e-6
+
+
+def luma(image: Tensor) -> Tensor:
+    """Return .299 R + .587 G + .114 B of sRGB values, (3,H,W) to (H,W): what blur is estimated on."""
+    return torch.einsum("c,chw->hw", image.new_tensor(LUMA), image)
 
 
 def to_linear(encoded: Tensor) -> Tensor:

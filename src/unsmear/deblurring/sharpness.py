@@ -2,10 +2,8 @@
 
 import numpy as np
 
+from unsmear.blurring import LUMA
 from unsmear.photo import Photo
-
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue (ITU-R BT.601)."""
 
 _STRIP = 256  # rows looked at at a time
 

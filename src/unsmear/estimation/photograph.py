@@ -28,7 +28,7 @@ from torch import Tensor
 
 from unsmear.basis.kernels import center_kernels, trim_kernels
 from unsmear.basis.masks import grid_masks
-from unsmear.blurring import blur
+from unsmear.blurring import blur, luma
 from unsmear.errors import KernelError
 from unsmear.estimation.deconvolution import SATURATED, deconvolve
 from unsmear.estimation.noise import noise_level
@@ -38,7 +38,6 @@ Verdict = Literal["motion", "none", "unknown"]
 
 SMALLEST = 64  # pixels, shorter side of a photograph
 _SIDES = (128, 320)  # pixels, a region's side: half of the shorter side between these
-_LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 _LEAST_TEXTURE = 4.0  # gradient energy of a region over that of the noise, and …
 _LEAST_STEP = 0.004  # … root mean square step between neighbours, a level of 8 bit
 _MOST_SATURATED = 0.25  # part of a region
@@ -162,7 +161,7 @@ def estimate_photograph(
     if not image.isfinite().all():
         raise KernelError("the photograph has values that are not finite; expected values in [0, 1]")
     image = image.float()
-    grey = torch.einsum("c,chw->hw", image.new_tensor(_LUMA), image)
+    grey = luma(image)
     regions, grid = _estimate_regions(grey, most_regions, side)
     verdict = _judge(regions)
     if verdict != "motion":

@@ -5,12 +5,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from unsmear.blurring import LUMA
 from unsmear.errors import EvaluationError
 
 Channels = Literal["luma", "rgb", "ycbcr"]
 
-# ITU-R BT.601 luma of R, G, B at full range: the weights of the Köhler 2012 evaluation code.
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+LUMA_WEIGHTS = LUMA  # full range: the weights of the Köhler 2012 evaluation code, too
 
 # Y of MATLAB's rgb2ycbcr for values in [0, 1]: ITU-R BT.601 in the range [16, 235] / 255.
 YCBCR_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unsmear.blurring import blur
+from unsmear.blurring import blur, luma
 from unsmear.errors import KernelError
 from unsmear.estimation.camera import estimate_camera
 from unsmear.estimation.deconvolution import WEIGHT, deconvolve
@@ -30,7 +30,6 @@ ESTIMATE_PIXELS = 1_000_000
 BELIEF = (0.85, 0.35)
 """From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
 
-_LUMA = (0.299, 0.587, 0.114)  # of sRGB values (ITU-R BT.601)
 _STRIP = 256  # rows of the photo that are made float at a time
 _SMALLEST = 16  # pixels of the shorter side; below, nothing can be told of a blur
 _SHARE = 0.4  # of the time that the estimate takes, for progress reports
@@ -193,8 +192,8 @@ def reduced_luma(source: Pixels) -> tuple[Tensor, float]:
     strips, step = [], _STRIP // box * box or box
     for top in range(0, height, step):
         rows = source.tensor(rows=slice(top, min(top + step, height)), columns=slice(0, width))
-        luma = torch.einsum("c,chw->hw", torch.tensor(_LUMA), rows[:3].float().cpu())
-        strips.append(F.avg_pool2d(luma[None], box, ceil_mode=True)[0] if box > 1 else luma)
+        strip = luma(rows[:3].float().cpu())
+        strips.append(F.avg_pool2d(strip[None], box, ceil_mode=True)[0] if box > 1 else strip)
     grey = torch.cat(strips)
     factor = float(box)
     if grey.numel() > ESTIMATE_PIXELS:

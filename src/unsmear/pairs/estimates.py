@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unsmear.basis.kernels import identity
+from unsmear.blurring import luma
 from unsmear.errors import KernelError, PairsError
 from unsmear.estimation.uniform import estimate_uniform
 from unsmear.pairs.folders import (
@@ -33,8 +34,6 @@ from unsmear.pairs.folders import (
     write_manifest,
 )
 from unsmear.pairs.workers import checked_workers, in_chunks
-
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of R, G, B
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _estimate(folder: Path, indices: Sequence[int]) -> int:
 
 def _kernel_of(blurred: Tensor) -> tuple[Tensor, dict[str, Any]]:
     try:
-        fit = estimate_uniform(torch.einsum("c,chw->hw", torch.tensor(_LUMA), blurred))
+        fit = estimate_uniform(luma(blurred))
     except KernelError as error:
         return torch.from_numpy(identity()), {"none": str(error)}
     return fit.kernel, {"cost": fit.cost}
