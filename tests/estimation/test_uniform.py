@@ -55,6 +55,16 @@ def test_parts_with_little_mass_and_small_taps_are_dropped() -> None:
     assert extent(kept, 0.05) == 2
 
 
+def test_of_many_small_parts_the_heaviest_stays() -> None:
+    kernel = torch.zeros(31, 31)
+    kernel[::2, ::2] = 1 / 257  # 256 single taps, none with a tenth of the mass
+    kernel[15, 15] = 1 / 257
+    kernel[15, 16] = 1 / 257
+    kept = pruned(kernel / kernel.sum(), 0.05)
+    assert kept.isfinite().all() and torch.isclose(kept.sum(), torch.tensor(1.0))
+    assert kept[15, 15] > 0 and kept[0, 0] == 0
+
+
 def test_centred_by_mass() -> None:
     kernel = torch.zeros(9, 9)
     kernel[0, 0:3] = 1 / 3

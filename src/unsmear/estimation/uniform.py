@@ -266,7 +266,10 @@ def restoration_cost(restored: Tensor, blurred: Tensor) -> float:
 
 
 def pruned(kernel: Tensor, threshold: float, component: float = 0.1) -> Tensor:
-    """Drop taps below `threshold` of the largest, and parts with less than `component` of the mass."""
+    """Drop taps below `threshold` of the largest, and parts with less than `component` of the mass.
+
+    The heaviest part stays, however little it holds.
+    """
     kept = torch.where(kernel < threshold * kernel.max(), 0.0, kernel)
     label = torch.where(kept > 0, torch.arange(1, kept.numel() + 1).view_as(kept).float(), 0.0)
     while True:  # spread the largest label through each connected part
@@ -276,7 +279,7 @@ def pruned(kernel: Tensor, threshold: float, component: float = 0.1) -> Tensor:
         label = spread
     parts, place = torch.unique(label, return_inverse=True)
     mass = kept.new_zeros(len(parts)).index_add_(0, place.flatten(), kept.flatten())
-    kept = torch.where(mass[place] < component * kept.sum(), 0.0, kept)
+    kept = torch.where(mass[place] < min(component * kept.sum(), mass.max()), 0.0, kept)
     return kept / kept.sum()
 
 
