@@ -26,7 +26,7 @@ def test_the_middle_of_a_straight_path_is_its_centre_of_mass() -> None:
     kernel = torch.zeros(15, 15)
     kernel[6, 3:12] = torch.linspace(1, 2, 9)  # one row above the middle; more time at its right end
     kernel /= kernel.sum()
-    down, right = KernelField.uniform(kernel).middle()
+    down, right = KernelField.uniform(kernel).middles()[0]
     centre = float(kernel.sum(0) @ torch.arange(-7, 8).float())
     assert down == pytest.approx(-1, abs=1e-6) and right == pytest.approx(centre, abs=1e-5)
 
@@ -36,7 +36,7 @@ def test_the_middle_of_a_bent_path_lies_on_it() -> None:
     angles = torch.linspace(0.3 * torch.pi, 0.7 * torch.pi, 60)  # an arc of radius 14 about (14, 0)
     for row, column in zip(14 - 14 * angles.sin(), 14 * angles.cos(), strict=True):
         kernel[round(float(row)) + 15, round(float(column)) + 15] += 1 / 60
-    down, right = KernelField.uniform(kernel).middle()
+    down, right = KernelField.uniform(kernel).middles()[0]
     centre = float(kernel.sum(1) @ torch.arange(-15, 16).float())
     assert centre > 0.6  # the centre of mass is off the arc, whose middle is at (0, 0)
     assert abs(down) < 0.4 and abs(right) < 0.3
@@ -54,7 +54,7 @@ def test_scaled_kernels_have_the_extent_and_middle_of_the_larger_picture() -> No
         return (torch.stack([kernel.sum(1) @ place**2, kernel.sum(0) @ place**2]) - mean**2).sqrt()
 
     assert torch.allclose(spread(large.kernels[0]), 2.5 * spread(kernel), rtol=0.12)
-    assert np.allclose(large.middle(), 2.5 * np.array(field.middle()), atol=0.5)
+    assert np.allclose(large.middles(), 2.5 * np.array(field.middles()), atol=0.5)
     nodes = KernelField(torch.stack([kernel, kernel]), np.array([0.0, 39.0]), np.array([0.0])).scaled(2)
     assert nodes.rows.tolist() == [0.5, 78.5]  # pixels are areas
     assert field.scaled(1.0) is field

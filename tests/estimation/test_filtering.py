@@ -45,7 +45,7 @@ def test_minimises_tikhonov_s_sum_on_a_periodic_picture() -> None:
         edges = (shifted(x, 0, 1) - x).square().sum() + (shifted(x, 1, 0) - x).square().sum()
         return (blurred(x) - v).square().sum() + weight * edges + _FLOOR * x.square().sum()
 
-    found = filtered(picture, kernel[None].float(), weights=[weight], middle=(0.0, 0.0))
+    found = filtered(picture, kernel[None].float(), weights=[weight], middles=[(0.0, 0.0)])
     full = torch.fft.rfft2(v)
     response = torch.fft.rfft2(blurred_impulse(blurred, size))
     minimum = torch.fft.irfft2(
@@ -73,8 +73,8 @@ def test_known_kernels_bring_the_sharp_picture_nearer(sharp) -> None:
     masks = torch.from_numpy(grid_masks([100.0], [20.0, 180.0], *sharp.shape[-2:]))
     blurred = blur(sharp, kernels, masks)
     before = float(psnr_rgb(blurred[None], sharp[None]))
-    right = filtered(blurred, kernels, masks, weights=[3e-3], middle=(0.0, 0.0)).clamp(0, 1)
-    wrong = filtered(blurred, kernels.rot90(1, (1, 2)), masks, weights=[3e-3], middle=(0.0, 0.0)).clamp(0, 1)
+    right = filtered(blurred, kernels, masks, weights=[3e-3], middles=[(0.0, 0.0)] * len(kernels)).clamp(0, 1)
+    wrong = filtered(blurred, kernels.rot90(1, (1, 2)), masks, weights=[3e-3], middles=[(0.0, 0.0)] * len(kernels)).clamp(0, 1)
     assert float(psnr_rgb(right[None], sharp[None])) > before + 4
     assert float(psnr_rgb(wrong[None], sharp[None])) < float(psnr_rgb(right[None], sharp[None])) - 4
 
@@ -96,7 +96,7 @@ def test_a_shift_is_undone_by_the_middle(sharp) -> None:
     blurred = blur(sharp, kernel, torch.ones(1, *sharp.shape[-2:]))
     inside = (slice(None), slice(12, -12), slice(12, -12))
     stays = filtered(blurred, kernel, weights=[1e-5])  # by the centre of mass: lies over the blurred picture
-    moves = filtered(blurred, kernel, weights=[1e-5], middle=(0.0, 0.0))
+    moves = filtered(blurred, kernel, weights=[1e-5], middles=[(0.0, 0.0)])
     assert (stays - blurred)[inside].abs().max() < 0.02
     assert (moves - sharp)[inside].abs().max() < 0.02
 

@@ -87,7 +87,7 @@ def test_a_rectangle_is_seen_as_in_the_whole(shaken, known) -> None:
     pixels = GuidedPixels(TensorPixels(shaken), known)
     rows, columns = slice(0, shaken.shape[1]), slice(0, shaken.shape[2])
     whole = pixels.tensor(rows=rows, columns=columns)
-    assert torch.allclose(whole, guided_input(shaken, known.kernels, middle=known.middle()), atol=1e-6)
+    assert torch.allclose(whole, guided_input(shaken, known.kernels, middles=known.middles()), atol=1e-6)
     part = pixels.tensor(rows=slice(70, 130), columns=slice(60, 150))
     assert torch.equal(part[:3], shaken[:, 70:130, 60:150])
     error = (part - whole[:, 70:130, 60:150]).square().mean().sqrt()

@@ -95,7 +95,7 @@ def test_a_true_kernel_filters_better_than_a_spoiled_one(photos):
     before = float(psnr_rgb(blurred[None], sharp[None]))
 
     def score(kernel: torch.Tensor) -> float:
-        restored = guided_input(blurred, kernel[None], middle=(0.0, 0.0))[3:6].clamp(0, 1)
+        restored = guided_input(blurred, kernel[None], middles=[(0.0, 0.0)])[3:6].clamp(0, 1)
         return float(psnr_rgb(restored[None], sharp[None]))
 
     assert score(kernel) > before + 3 > score(kernel.flip(0, 1)) + 3

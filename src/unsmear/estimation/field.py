@@ -22,27 +22,39 @@ _NEAR = 0.2  # of the kernel's length: how near its centre of mass a tap lies th
 
 @dataclass(frozen=True)
 class KernelField:
-    """Kernels at the nodes of a grid, bilinear in between and constant beyond the outer nodes.
+    """Kernels, and the share that each has at the nodes of a grid: bilinear in between, constant outside.
 
     Attributes:
-        kernels: (R·C, K, K) float32 on the simplex, K odd, row by row of nodes; all count from one origin.
+        kernels: (B, K, K) float32 on the simplex, K odd.
         rows: (R,) rows of the nodes in pixels, increasing.
         columns: (C,) their columns.
+        shares: (B, R, C) on the simplex at each node; None: a kernel for each node, row by row (B = R·C).
+        apart: whether each kernel has a middle of its own, as those of things that move on their own have;
+            otherwise all count from one origin, as those of one moving camera do.
     """
 
     kernels: Tensor
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
+    shares: Tensor | None = None
+    apart: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what does not fit.
 
         Raises:
-            KernelError: not one kernel (K,K), K odd, for each node.
+            KernelError: not one kernel (K,K), K odd, for each node, or for each of the shares.
         """
         nodes, shape = len(self.rows) * len(self.columns), tuple(self.kernels.shape)
-        if len(shape) != 3 or shape[0] != nodes or shape[1] != shape[2] or shape[1] % 2 == 0:
-            raise KernelError(f"expected a kernel (K,K), K odd, for each of {nodes} nodes; got {shape}")
+        count = nodes if self.shares is None else len(self.shares)
+        if len(shape) != 3 or shape[0] != count or shape[1] != shape[2] or shape[1] % 2 == 0:
+            whom = f"each of {nodes} nodes" if self.shares is None else f"{count} shares of the nodes"
+            raise KernelError(f"expected a kernel (K,K), K odd, for {whom}; got {shape}")
+        if self.shares is not None and self.shares.shape[1:] != (len(self.rows), len(self.columns)):
+            raise KernelError(
+                f"expected shares (B, {len(self.rows)}, {len(self.columns)}), one at each node; "
+                f"got {tuple(self.shares.shape)}"
+            )
 
     @classmethod
     def uniform(cls, kernel: Tensor) -> Self:
@@ -60,9 +72,16 @@ class KernelField:
         return self.kernels.shape[-1] // 2
 
     def masks(self, *, rows: slice, columns: slice) -> Tensor | None:
-        """Return the masks (R·C, h, w) of a rectangle, on the simplex; None for a uniform field."""
+        """Return the masks (B, h, w) of a rectangle, on the simplex; None for a uniform field."""
         if self.is_uniform:
             return None
+        if self.shares is not None:
+            line = np.zeros(1)
+            down = grid_masks(self.rows - rows.start, line, rows.stop - rows.start, 1)[:, :, 0]
+            right = grid_masks(line, self.columns - columns.start, 1, columns.stop - columns.start)[:, 0]
+            return torch.einsum(
+                "brc,rh,cw->bhw", self.shares, torch.from_numpy(down), torch.from_numpy(right)
+            )
         return torch.from_numpy(
             grid_masks(
                 self.rows - rows.start,
@@ -72,42 +91,62 @@ class KernelField:
             )
         )
 
-    def middle(self) -> tuple[float, float]:
-        """Where the middle of the exposure lies: (down, right) in pixels from the kernels' origin.
+    def middles(self) -> list[tuple[float, float]]:
+        """Where the middle of the exposure lies for each kernel: its own, or the same for all (`apart`)."""
+        kernels = list(self.kernels) if self.apart else [self.kernels.mean(0)]
+        found = [_middle(kernel) for kernel in kernels]
+        return found if self.apart else found * len(self.kernels)
 
-        The blurred picture lies over the sharp one of mid exposure when this point is the origin. It is the
-        point of the mean kernel's path nearest to its centre of mass c: a bent path does not run through c
-        itself. Taps near c, weighed by exp(−|p − c|² / 2s²) with s a fifth of the kernel's length, say how
-        far the path passes by; along the path, where they say little, c stays.
-        """
-        kernel = self.kernels.mean(0).double()
-        place = torch.arange(-self.reach, self.reach + 1, dtype=torch.float64)
-        taps = torch.stack(torch.meshgrid(place, place, indexing="ij"), -1)  # (K, K, 2)
-        centre = torch.einsum("ij,ijx->x", kernel, taps) / kernel.sum()
-        distance = (taps - centre).square().sum(-1)
-        length = 2 * math.sqrt(float((kernel * distance).sum()))
-        near = kernel * torch.exp(-distance / (2 * max(_NEAR * length, 0.7) ** 2))
-        near = near / near.sum()
-        aside = torch.einsum("ij,ijx->x", near, taps) - centre
-        rest = taps - centre - aside
-        across = torch.linalg.eigh(torch.einsum("ij,ijx,ijy->xy", near, rest, rest)).eigenvectors[:, 0]
-        down, right = (centre + (aside @ across) * across).tolist()
-        return down, right
+    def centred(self) -> Tensor:
+        """Return the kernels (B,K,K), moved by whole pixels: their middles lie nearest to the centre."""
+        moved = [
+            kernel.roll((-round(down), -round(right)), (0, 1))
+            for kernel, (down, right) in zip(self.kernels, self.middles(), strict=True)
+        ]
+        return torch.stack(moved)
 
     def scaled(self, factor: float) -> "KernelField":
-        """Return the field of a picture that is larger by `factor`."""
+        """Return the field of a picture that is larger by `factor`, or smaller where that is below 1."""
         if factor == 1:
             return self
         side = self.kernels.shape[-1]
         size = max(3, 2 * math.ceil(side * factor / 2) + 1)
-        place = torch.arange(-(size // 2), size // 2 + 1) / (factor * side / 2)  # ±1 is the edge of the taps
+        fine = math.ceil(1 / factor) | 1  # samples in a tap that takes in several
+        count = size * fine // 2
+        place = torch.arange(-count, count + 1) / (fine * factor * side / 2)  # ±1 is the edge of the taps
         grid = torch.stack(torch.meshgrid(place, place, indexing="ij")[::-1], -1)
         grown = F.grid_sample(
             self.kernels[:, None],
             grid.expand(len(self.kernels), -1, -1, -1),
             mode="bicubic",
             align_corners=False,
-        )[:, 0].clamp_min_(0)
+        ).clamp_min_(0)
+        grown = F.avg_pool2d(grown, fine)[:, 0]
         kernels = grown / grown.sum((1, 2), keepdim=True)
         # Pixels are areas: the middle of the first one lies at (½) · factor − ½ of the larger picture.
-        return KernelField(kernels, *((x + 0.5) * factor - 0.5 for x in (self.rows, self.columns)))
+        rows, columns = ((x + 0.5) * factor - 0.5 for x in (self.rows, self.columns))
+        return KernelField(kernels, rows, columns, self.shares, self.apart)
+
+
+def _middle(kernel: Tensor) -> tuple[float, float]:
+    """Where the middle of the exposure lies: (down, right) in pixels from the origin of a kernel (K,K).
+
+    The blurred picture lies over the sharp one of mid exposure when this point is the origin. It is the
+    point of the mean kernel's path nearest to its centre of mass c: a bent path does not run through c
+    itself. Taps near c, weighed by exp(−|p − c|² / 2s²) with s a fifth of the kernel's length, say how
+    far the path passes by; along the path, where they say little, c stays.
+    """
+    kernel = kernel.double()
+    reach = len(kernel) // 2
+    place = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    taps = torch.stack(torch.meshgrid(place, place, indexing="ij"), -1)  # (K, K, 2)
+    centre = torch.einsum("ij,ijx->x", kernel, taps) / kernel.sum()
+    distance = (taps - centre).square().sum(-1)
+    length = 2 * math.sqrt(float((kernel * distance).sum()))
+    near = kernel * torch.exp(-distance / (2 * max(_NEAR * length, 0.7) ** 2))
+    near = near / near.sum()
+    aside = torch.einsum("ij,ijx->x", near, taps) - centre
+    rest = taps - centre - aside
+    across = torch.linalg.eigh(torch.einsum("ij,ijx,ijy->xy", near, rest, rest)).eigenvectors[:, 0]
+    down, right = (centre + (aside @ across) * across).tolist()
+    return down, right

@@ -9,6 +9,7 @@ differ in, a network sees where to believe which.
 """
 
 from collections.abc import Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ def filtered(
     masks: Tensor | None = None,
     *,
     weights: Sequence[float] = WEIGHTS,
-    middle: tuple[float, float] | None = None,
+    middles: Sequence[tuple[float, float]] | None = None,
 ) -> Tensor:
     """Filter a blurred picture by its kernels, once for each weight.
 
@@ -38,8 +39,8 @@ def filtered(
         kernels: k, (B,K,K) on the simplex, K odd.
         masks: m, (B,H,W) on the simplex at each pixel; None for B = 1: the same kernel everywhere.
         weights: λ > 0, one for each result.
-        middle: (down, right) in pixels from the kernels' origin, whole or not: the point by which results lie
-            over `blurred`; the centre of mass of all kernels where None.
+        middles: for each kernel (down, right) in pixels from its origin, whole or not: the point by which
+            results lie over `blurred`; the centre of mass of all kernels together where None.
 
     Returns:
         (len(weights)·C, H, W) float32 in [−0.5, 1.5], the pictures of the first weight first.
@@ -53,17 +54,17 @@ def filtered(
             "expected a picture (C,H,W) and kernels (B,K,K), K odd; "
             f"got {tuple(blurred.shape)} and {tuple(kernels.shape)}"
         )
-    if middle is None:
-        middle = _centre_of_mass(kernels)
+    if middles is None:
+        middles = list(repeat(_centre_of_mass(kernels), len(kernels)))
     if masks is None and len(kernels) == 1:
-        return _filtered(blurred, kernels[0], weights, middle)
+        return _filtered(blurred, kernels[0], weights, middles[0])
     if masks is None or masks.shape != (len(kernels), *blurred.shape[-2:]):
         shape = None if masks is None else tuple(masks.shape)
         raise KernelError(f"{len(kernels)} kernels need masks (B,H,W) of the picture's size; got {shape}")
     height, width = blurred.shape[-2:]
     reach = kernels.shape[-1] - 1
     result = blurred.new_zeros(len(weights) * len(blurred), height, width, dtype=torch.float32)
-    for kernel, mask in zip(kernels, masks, strict=True):
+    for kernel, mask, middle in zip(kernels, masks, middles, strict=True):
         rows, columns = ((mask.amax(dim) > 0).nonzero().flatten() for dim in (1, 0))
         if not len(rows):
             continue
@@ -80,10 +81,10 @@ def guided_input(
     kernels: Tensor,
     masks: Tensor | None = None,
     *,
-    middle: tuple[float, float] | None = None,
+    middles: Sequence[tuple[float, float]] | None = None,
 ) -> Tensor:
     """What a guided network restores from: the blurred picture, and under it the filtered ones, (9,H,W)."""
-    return torch.cat([blurred.float(), filtered(blurred, kernels, masks, middle=middle)])
+    return torch.cat([blurred.float(), filtered(blurred, kernels, masks, middles=middles)])
 
 
 def _centre_of_mass(kernels: Tensor) -> tuple[float, float]:

@@ -108,6 +108,18 @@ def estimate_uniform(
         KernelError: no picture (H,W), one smaller than 8 × 8, with values that are not finite, or flat.
 
     """
+    found = search(grey, largest=largest, starts=starts, coarse=coarse)
+    found.refine(1.0)
+    return UniformFit(found.kernel, found.latent, found.cost(), found.weight)
+
+
+def search(
+    grey: Tensor, *, largest: int | None = None, starts: Sequence[Start] = STARTS, coarse: int = _COARSE
+) -> "Search":
+    """Look for the kernel of a picture as far as the last scale of at most `coarse` pixels.
+
+    Arguments and errors are those of `estimate_uniform`, which goes on from here to full size.
+    """
     if grey.ndim != 2 or min(grey.shape) < 8:
         raise KernelError(f"expected a picture (H,W) of 8×8 pixels or more, got {tuple(grey.shape)}")
     if not grey.isfinite().all():
@@ -116,18 +128,22 @@ def estimate_uniform(
         raise KernelError("the picture is of one colour: without edges no kernel can be told from it")
     grey = grey.float()
     largest = max(3, largest or min(grey.shape) // 5)
-    runs = [_Run(grey, start, largest) for start in starts]
-    if len(runs) > 1:
-        stop = min(1.0, math.sqrt(coarse / grey.numel()))
-        for run in runs:
-            run.refine(stop)
-    best = min(runs, key=lambda run: run.cost()) if len(runs) > 1 else runs[0]
-    best.refine(1.0)
-    return UniformFit(best.kernel, best.latent, best.cost(), best.weight)
+    runs = [Search(grey, start, largest) for start in starts]
+    for run in runs:
+        run.refine(min(1.0, math.sqrt(coarse / grey.numel())))
+    return min(runs, key=lambda run: run.cost()) if len(runs) > 1 else runs[0]
 
 
-class _Run:
-    """One way from coarse to fine: where it is, and what it knows there."""
+class Search:
+    """One way from coarse to fine: where it is, and what it knows there.
+
+    Attributes:
+        grey: the picture at full size.
+        scale: of the last kernel and latent picture, 1 at full size.
+        kernel: (K,K) on the simplex, centred by mass, K odd, in pixels of that scale.
+        latent: S at that scale.
+        weight: λ.
+    """
 
     def __init__(self, grey: Tensor, start: Start, largest: int) -> None:
         self.grey, self.start, self.largest = grey, start, largest

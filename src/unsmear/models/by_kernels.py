@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,16 +17,21 @@ from torch import Tensor, nn
 from unsmear.blurring import blur, luma
 from unsmear.errors import KernelError
 from unsmear.estimation.camera import estimate_camera
+from unsmear.estimation.candidates import find_candidates
 from unsmear.estimation.deconvolution import WEIGHT, deconvolve
 from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import filtered, guided_input
 from unsmear.estimation.noise import noise_level
-from unsmear.estimation.uniform import estimate_uniform, restoration_cost
+from unsmear.estimation.uniform import Search, restoration_cost, search
+from unsmear.models.judging import CELL, shares
 from unsmear.models.restoring import Precision
 from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
 
 ESTIMATE_PIXELS = 1_000_000
 """Larger photos are reduced to this many pixels for the estimate: 60 px of blur at 24 MP are 12 px there."""
+
+JUDGED_PIXELS = 250_000
+"""Pixels of the copy on which a guided network judges kernels."""
 
 BELIEF = (0.85, 0.35)
 """From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
@@ -38,6 +44,8 @@ _QUIET = (
 )
 _TV_TILE = 1024
 _COST_WEIGHT = 1e-2  # of the filter by whose results a kernel for all and the camera's kernels are compared
+_MOST_KERNELS = 4  # are refined, the others' places shared among them
+_LEAST_SHARE = 0.04  # of the photo; below a kernel is not taken
 _EXACT = 1e-9  # mean squared change by kernels that do not blur
 _CLEARLY = 0.995  # the camera's must be better by this: what else it finds are errors (docs/ESTIMATION.md)
 
@@ -69,7 +77,7 @@ class Deblurrer:
         self, source: Pixels, target: Pixels, *, progress: Callable[[float], None] = lambda _: None
     ) -> None:
         """Restore `source` into `target`, which has its size; see `TiledRestorer.restore`."""
-        estimate = estimate_kernels(source)
+        estimate = estimate_kernels(source, self.network)
         progress(_SHARE)
         if estimate.nothing:
             self.said = "nothing to tell a blur by: left as it is"
@@ -77,7 +85,7 @@ class Deblurrer:
             progress(1 - _SHARE)
             return
         field = estimate.field.scaled(estimate.factor)
-        turning = "" if field.is_uniform else ", of a turning camera"
+        turning = "" if field.is_uniform else ", not the same everywhere"
         self.said = f"blur of up to {2 * field.reach + 1} pixels{turning}"
         steps = 2 if self.network is not None and not self.by_network else 1
 
@@ -119,19 +127,60 @@ def deblurred(image: Tensor, finish: nn.Module | None = None, *, precision: Prec
     return result.values
 
 
-def estimate_kernels(source: Pixels) -> Estimate:
-    """Estimate the blur kernels of a photo; one tap everywhere, no blur, where nothing can be told."""
+def estimate_kernels(source: Pixels, judge: TiledRestorer | None = None) -> Estimate:
+    """Estimate the blur kernels of a photo; one tap everywhere, no blur, where nothing can be told.
+
+    Args:
+        source: the photo.
+        judge: its guided network judges the kernels of several areas, each of which may hold elsewhere too.
+            None: one kernel, or those of a camera that turns, for all of the photo.
+    """
     grey, factor = reduced_luma(source)
     nothing = Estimate(grey, KernelField.uniform(_no_blur()), factor, True)
     if min(grey.shape) < _SMALLEST:
         return nothing
     try:
-        kernel = estimate_uniform(grey).kernel
+        found = [search(grey)] if judge is None else find_candidates(grey)
     except KernelError:  # one colour, without edges
         return nothing
-    uniform, camera = KernelField.uniform(kernel), estimate_camera(grey, kernel).field
-    costs = [_cost(grey, field) for field in (uniform, camera)]
-    return Estimate(grey, camera if costs[1] < _CLEARLY * costs[0] else uniform, factor)
+    field = _judged(source, found, judge) if judge is not None and len(found) > 1 else None
+    if field is None:
+        found[0].refine(1.0)
+        uniform = KernelField.uniform(found[0].kernel)
+        camera = estimate_camera(grey, found[0].kernel).field
+        costs = [_cost(grey, field) for field in (uniform, camera)]
+        field = camera if costs[1] < _CLEARLY * costs[0] else uniform
+    return Estimate(grey, field, factor)
+
+
+def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> KernelField | None:
+    """Refine the kernels that a guided network sees at work in a photo, each where it is; None: the first."""
+    small, _ = reduced(source, JUDGED_PIXELS)
+    scale = found[0].grey.shape[0] / small.shape[1]  # of the picture that kernels are estimated on
+    kernels = [
+        KernelField.uniform(search.kernel).scaled(1 / (search.scale * scale)).kernels[0] for search in found
+    ]
+    parts = shares(small, kernels, judge.model, precision=judge.precision)
+    kept = [
+        index
+        for index in parts.mean((1, 2)).argsort(descending=True)[:_MOST_KERNELS].tolist()
+        if parts[index].mean() >= _LEAST_SHARE
+    ]
+    if kept == [0]:
+        return None
+    parts = parts[kept]
+    rows, columns = (
+        (np.arange(count, dtype=np.float64) + 0.5) * CELL * scale - 0.5 for count in parts.shape[1:]
+    )
+    refined = []
+    for index in kept:
+        found[index].refine(1.0)
+        refined.append(found[index].kernel)
+    reach = max(kernel.shape[-1] // 2 for kernel in refined)
+    padded = [F.pad(kernel, (reach - kernel.shape[-1] // 2,) * 4) for kernel in refined]
+    if len(kept) == 1:
+        return KernelField.uniform(padded[0])
+    return KernelField(torch.stack(padded), rows, columns, parts / parts.sum(0), apart=True)
 
 
 def unexplained(estimate: Estimate, restored: Tensor) -> float:
@@ -149,12 +198,11 @@ def unexplained(estimate: Estimate, restored: Tensor) -> float:
     masks = field.masks(rows=slice(0, height), columns=slice(0, width))
     if masks is None:
         masks = grey.new_ones(1, height, width)
-    down, right = (round(x) for x in field.middle())
-    kernels = field.kernels.roll((-down, -right), (1, 2))
     edge = min(field.reach + 8, height // 4, width // 4)
     inside = (slice(edge, height - edge), slice(edge, width - edge))
     errors = [
-        float((blur(x[None], kernels, masks)[0] - grey)[inside].square().mean()) for x in (restored, grey)
+        float((blur(x[None], field.centred(), masks)[0] - grey)[inside].square().mean())
+        for x in (restored, grey)
     ]
     return errors[0] / errors[1] if errors[1] > _EXACT else 0.0
 
@@ -187,21 +235,27 @@ def _cost(grey: Tensor, field: KernelField) -> float:
 
 def reduced_luma(source: Pixels) -> tuple[Tensor, float]:
     """Return a photo's luma (h, w), of at most `ESTIMATE_PIXELS`, and how many times larger the photo is."""
+    small, factor = reduced(source, ESTIMATE_PIXELS)
+    return luma(small), factor
+
+
+def reduced(source: Pixels, pixels: int) -> tuple[Tensor, float]:
+    """Return a photo (3, h, w) reduced to at most so many pixels, and how many times larger the photo is."""
     height, width = source.height, source.width
-    box = max(1, int(math.sqrt(height * width / ESTIMATE_PIXELS)))
+    box = max(1, int(math.sqrt(height * width / pixels)))
     strips, step = [], _STRIP // box * box or box
     for top in range(0, height, step):
         rows = source.tensor(rows=slice(top, min(top + step, height)), columns=slice(0, width))
-        strip = luma(rows[:3].float().cpu())
+        strip = rows[:3].float().cpu()
         strips.append(F.avg_pool2d(strip[None], box, ceil_mode=True)[0] if box > 1 else strip)
-    grey = torch.cat(strips)
+    small = torch.cat(strips, 1)
     factor = float(box)
-    if grey.numel() > ESTIMATE_PIXELS:
-        scale = math.sqrt(ESTIMATE_PIXELS / grey.numel())
-        size = [max(1, round(side * scale)) for side in grey.shape]
-        grey = F.interpolate(grey[None, None], size=size, mode="bicubic", antialias=True)[0, 0]
+    if small[0].numel() > pixels:
+        scale = math.sqrt(pixels / small[0].numel())
+        size = [max(1, round(side * scale)) for side in small.shape[1:]]
+        small = F.interpolate(small[None], size=size, mode="bicubic", antialias=True)[0]
         factor /= scale
-    return grey.clamp(0, 1), factor
+    return small.clamp(0, 1), factor
 
 
 class GuidedPixels:
@@ -211,7 +265,7 @@ class GuidedPixels:
         """Take the photo and its kernels."""
         self.source, self.field = source, field
         self.height, self.width = source.height, source.width
-        self._middle = field.middle()
+        self._middles = field.middles()
 
     def tensor(self, *, rows: slice, columns: slice) -> Tensor:
         """Return a rectangle (9, h, w), filtered together with a margin around it."""
@@ -223,7 +277,7 @@ class GuidedPixels:
         )
         picture = self.source.tensor(rows=wide[0], columns=wide[1])
         masks = self.field.masks(rows=wide[0], columns=wide[1])
-        seen = guided_input(picture.cpu(), self.field.kernels, masks, middle=self._middle)
+        seen = guided_input(picture.cpu(), self.field.kernels, masks, middles=self._middles)
         return seen[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
     def put(self, tensor: Tensor, *, row: int = 0, column: int = 0) -> None:
@@ -237,9 +291,7 @@ class _TotalVariation(TiledRestorer):
     def __init__(self, field: KernelField, *, tile: int | None) -> None:
         overlap = 2 * field.reach + 16
         super().__init__(nn.Identity(), tile=max(tile or _TV_TILE, 2 * overlap), overlap=overlap)
-        middle = tuple(round(x) for x in field.middle())
-        self._kernels = field.kernels.roll((-middle[0], -middle[1]), (1, 2))
-        self._field = field
+        self._field, self._kernels = field, field.centred()
 
     def _piece(self, source: Pixels, area: Area) -> Tensor:
         rows, columns = slice(area.top, area.bottom), slice(area.left, area.right)

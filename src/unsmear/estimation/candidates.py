@@ -1,0 +1,61 @@
+"""Blind: kernels that a photo may have somewhere, one of each area that it is cut into.
+
+A thing that moves on its own, or lies at another depth, has a kernel of its own, and a few such things, or a
+lamp, can lead the estimate for the whole picture astray. So kernels are looked for in the whole picture
+(estimation/uniform.py) and in overlapping areas of it. At a coarse scale that costs little; which of them is
+right, and where, is for others to judge (models/judging.py), and those that are taken are refined.
+"""
+
+import math
+
+from torch import Tensor
+
+from unsmear.errors import KernelError
+from unsmear.estimation.uniform import Search, search
+
+OVERLAP = 0.25
+"""Part of an area that lies in its neighbour too."""
+
+_AREA = 100_000  # pixels of an area, about, where there may be as many as that
+_SMALLEST = 160  # pixels of the shorter side: smaller areas have too few edges for a kernel
+_MOST = 3  # areas along a side
+_COARSE = 50_000  # pixels that an area is reduced to for the coarse kernels
+
+
+def areas(height: int, width: int) -> list[tuple[slice, slice]]:
+    """Return the overlapping areas of a picture (rows, columns), row by row; none where it is small."""
+    count = height * width / _AREA
+    down = min(max(1, round(math.sqrt(count * height / width))), _MOST, max(1, height // _SMALLEST))
+    right = min(max(1, round(math.sqrt(count * width / height))), _MOST, max(1, width // _SMALLEST))
+    if down * right == 1:
+        return []
+    return [(rows, columns) for rows in _spans(height, down) for columns in _spans(width, right)]
+
+
+def find_candidates(grey: Tensor) -> list[Search]:
+    """Look for the kernels of the whole picture, and of its areas, up to a coarse scale.
+
+    Args:
+        grey: v, (H,W), values in [0, 1].
+
+    Returns:
+        Searches to go on with, that of the whole picture first; areas without edges are left out.
+
+    Raises:
+        KernelError: as by `unsmear.estimation.uniform.search` for the whole picture.
+    """
+    found = [search(grey)]
+    largest = found[0].largest
+    for rows, columns in areas(*grey.shape):
+        try:
+            found.append(search(grey[rows, columns].contiguous(), largest=largest, coarse=_COARSE))
+        except KernelError:  # of one colour
+            continue
+    return found
+
+
+def _spans(length: int, count: int) -> list[slice]:
+    """Return `count` overlapping spans of a length."""
+    size = length / (count - (count - 1) * OVERLAP)
+    starts = [round(index * size * (1 - OVERLAP)) for index in range(count)]
+    return [slice(start, min(start + round(size), length)) for start in starts]
