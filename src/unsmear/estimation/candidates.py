@@ -16,10 +16,10 @@ from unsmear.estimation.uniform import Search, search
 OVERLAP = 0.25
 """Part of an area that lies in its neighbour too."""
 
-_AREA = 100_000  # pixels of an area, about, where there may be as many as that
+_AREA = 150_000  # pixels of an area, about: smaller ones mislead more often
 _SMALLEST = 160  # pixels of the shorter side: smaller areas have too few edges for a kernel
 _MOST = 3  # areas along a side
-_COARSE = 50_000  # pixels that an area is reduced to for the coarse kernels
+_COARSE = 110_000  # pixels that an area is reduced to for the coarse kernels
 
 
 def areas(height: int, width: int) -> list[tuple[slice, slice]]:
@@ -45,10 +45,9 @@ def find_candidates(grey: Tensor) -> list[Search]:
         KernelError: as by `unsmear.estimation.uniform.search` for the whole picture.
     """
     found = [search(grey)]
-    largest = found[0].largest
     for rows, columns in areas(*grey.shape):
         try:
-            found.append(search(grey[rows, columns].contiguous(), largest=largest, coarse=_COARSE))
+            found.append(search(grey[rows, columns].contiguous(), coarse=_COARSE))
         except KernelError:  # of one colour
             continue
     return found

@@ -19,7 +19,7 @@ from unsmear.errors import KernelError
 from unsmear.estimation.camera import estimate_camera
 from unsmear.estimation.candidates import find_candidates
 from unsmear.estimation.deconvolution import WEIGHT, deconvolve
-from unsmear.estimation.field import KernelField
+from unsmear.estimation.field import KernelField, aligned
 from unsmear.estimation.filtering import filtered, guided_input
 from unsmear.estimation.noise import noise_level
 from unsmear.estimation.uniform import Search, restoration_cost, search
@@ -157,10 +157,10 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
     """Refine the kernels that a guided network sees at work in a photo, each where it is; None: the first."""
     small, _ = reduced(source, JUDGED_PIXELS)
     scale = found[0].grey.shape[0] / small.shape[1]  # of the picture that kernels are estimated on
-    kernels = [
+    coarse = [
         KernelField.uniform(search.kernel).scaled(1 / (search.scale * scale)).kernels[0] for search in found
     ]
-    parts = shares(small, kernels, judge.model, precision=judge.precision)
+    parts = shares(small, coarse, judge.model, precision=judge.precision)
     kept = [
         index
         for index in parts.mean((1, 2)).argsort(descending=True)[:_MOST_KERNELS].tolist()
@@ -177,10 +177,10 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
         found[index].refine(1.0)
         refined.append(found[index].kernel)
     reach = max(kernel.shape[-1] // 2 for kernel in refined)
-    padded = [F.pad(kernel, (reach - kernel.shape[-1] // 2,) * 4) for kernel in refined]
-    if len(kept) == 1:
-        return KernelField.uniform(padded[0])
-    return KernelField(torch.stack(padded), rows, columns, parts / parts.sum(0), apart=True)
+    if len(refined) == 1:
+        return KernelField.uniform(refined[0])
+    kernels = torch.stack([F.pad(kernel, (reach - kernel.shape[-1] // 2,) * 4) for kernel in refined])
+    return KernelField(kernels, rows, columns, parts / parts.sum(0), aligned(kernels))
 
 
 def unexplained(estimate: Estimate, restored: Tensor) -> float:

@@ -49,6 +49,7 @@ def shares(
         pixels beyond the last whole cell belong to none.
     """
     scores = torch.stack([_score(picture, kernel, network, precision) for kernel in kernels])
+    scores = scores * scores.mean((1, 2), keepdim=True).sqrt()
     parts = (scores / scores.amax(0).clamp_min(1e-30)).pow(_POWER)
     return _window(parts / parts.sum(0), 1)
 
