@@ -17,7 +17,6 @@ from torch import Tensor
 from unsmear.basis.masks import grid_masks
 from unsmear.errors import KernelError
 
-_ALIKE = 0.6  # correlation of two kernels, the best shift between them, from which they are of one motion
 _NEAR = 0.2  # of the kernel's length: how near its centre of mass a tap lies that helps to find its middle
 
 
@@ -30,16 +29,15 @@ class KernelField:
         rows: (R,) rows of the nodes in pixels, increasing.
         columns: (C,) their columns.
         shares: (B, R, C) on the simplex at each node; None: a kernel for each node, row by row (B = R·C).
-        places: (B, 2), for each kernel the point (down, right) in pixels from its origin by which what it
-            restores lies over the blurred picture; None: one for all, for kernels that count from one origin,
-            as those of one moving camera do.
+        apart: whether each kernel has a middle of its own, as those of things that move on their own have;
+            otherwise all count from one origin, as those of one moving camera do.
     """
 
     kernels: Tensor
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
     shares: Tensor | None = None
-    places: Tensor | None = None
+    apart: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what does not fit.
@@ -94,9 +92,9 @@ class KernelField:
         )
 
     def middles(self) -> list[tuple[float, float]]:
-        """Return `places`, or for each kernel the same point, the middle of their mean (`middle`)."""
-        if self.places is not None:
-            return [(float(down), float(right)) for down, right in self.places]
+        """Where the middle of the exposure lies for each kernel: its own, or the same for all (`apart`)."""
+        if self.apart:
+            return [middle(kernel) for kernel in self.kernels]
         return [middle(self.kernels.mean(0))] * len(self.kernels)
 
     def centred(self) -> Tensor:
@@ -127,8 +125,7 @@ class KernelField:
         kernels = grown / grown.sum((1, 2), keepdim=True)
         # Pixels are areas: the middle of the first one lies at (½) · factor − ½ of the larger picture.
         rows, columns = ((x + 0.5) * factor - 0.5 for x in (self.rows, self.columns))
-        places = None if self.places is None else self.places * factor
-        return KernelField(kernels, rows, columns, self.shares, places)
+        return KernelField(kernels, rows, columns, self.shares, self.apart)
 
 
 def middle(kernel: Tensor) -> tuple[float, float]:
@@ -153,40 +150,3 @@ def middle(kernel: Tensor) -> tuple[float, float]:
     across = torch.linalg.eigh(torch.einsum("ij,ijx,ijy->xy", near, rest, rest)).eigenvectors[:, 0]
     down, right = (centre + (aside @ across) * across).tolist()
     return down, right
-
-
-def aligned(kernels: Tensor) -> Tensor:
-    """Where the middles of kernels lie that were estimated apart from each other, each shifted unseen.
-
-    A kernel that looks like the first one is laid over it, by the shift of greatest correlation: one camera
-    makes both. Any other has a middle of its own.
-
-    Args:
-        kernels: (B, K, K) on the simplex, K odd.
-
-    Returns:
-        (B, 2) float64, (down, right) in pixels from each kernel's origin; that of the first is its `middle`.
-    """
-    size = (2 * kernels.shape[-1],) * 2
-    spectra = torch.fft.rfft2(kernels.double(), s=size)
-    places = [middle(kernels[0])]
-    norms = kernels.double().square().sum((1, 2)).sqrt()
-    for kernel, spectrum, norm in zip(kernels[1:], spectra[1:], norms[1:], strict=True):
-        likeness = torch.fft.irfft2(spectrum * spectra[0].conj(), s=size) / (norm * norms[0])
-        peak = int(likeness.argmax())
-        row, column = divmod(peak, size[1])
-        if likeness.flatten()[peak] < _ALIKE:
-            places.append(middle(kernel))
-            continue
-        down = _summit(likeness[[row - 1, row, (row + 1) % size[0]], column])
-        right = _summit(likeness[row, [column - 1, column, (column + 1) % size[1]]])
-        shift = [(x + size[0] // 2) % size[0] - size[0] // 2 for x in (row, column)]
-        places.append((places[0][0] + shift[0] + down, places[0][1] + shift[1] + right))
-    return torch.tensor(places, dtype=torch.float64)
-
-
-def _summit(values: Tensor) -> float:
-    """Where the parabola through values at −1, 0 and 1 has its top, within half a step of 0."""
-    before, at, after = values.tolist()
-    bend = before - 2 * at + after
-    return max(-0.5, min(0.5, 0.5 * (before - after) / bend)) if bend < 0 else 0.0

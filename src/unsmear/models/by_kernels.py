@@ -19,7 +19,7 @@ from unsmear.errors import KernelError
 from unsmear.estimation.camera import estimate_camera
 from unsmear.estimation.candidates import find_candidates
 from unsmear.estimation.deconvolution import WEIGHT, deconvolve
-from unsmear.estimation.field import KernelField, aligned
+from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import filtered, guided_input
 from unsmear.estimation.noise import noise_level
 from unsmear.estimation.uniform import Search, restoration_cost, search
@@ -180,7 +180,7 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
     if len(refined) == 1:
         return KernelField.uniform(refined[0])
     kernels = torch.stack([F.pad(kernel, (reach - kernel.shape[-1] // 2,) * 4) for kernel in refined])
-    return KernelField(kernels, rows, columns, parts / parts.sum(0), aligned(kernels))
+    return KernelField(kernels, rows, columns, parts / parts.sum(0), apart=True)
 
 
 def unexplained(estimate: Estimate, restored: Tensor) -> float:
