@@ -60,6 +60,52 @@ def test_scaled_kernels_have_the_extent_and_middle_of_the_larger_picture() -> No
     assert field.scaled(1.0) is field
 
 
+def test_shares_at_the_nodes_are_bilinear_in_between() -> None:
+    kernels = torch.stack([shake(1), shake(2)])
+    shares = torch.tensor([[[1.0, 0.25], [0.5, 0.0]], [[0.0, 0.75], [0.5, 1.0]]])
+    field = KernelField(kernels, np.array([0.0, 20.0]), np.array([4.0, 14.0]), shares)
+    masks = field.masks(rows=slice(0, 30), columns=slice(0, 20))
+    assert masks is not None and masks.shape == (2, 30, 20)
+    assert torch.allclose(masks.sum(0), torch.ones(30, 20), atol=1e-6)
+    assert masks[0, 10, 9] == pytest.approx((1 + 0.25 + 0.5 + 0) / 4, abs=1e-6)
+    assert masks[0, 29, 0] == pytest.approx(0.5, abs=1e-6) and masks[1, 0, 19] == pytest.approx(
+        0.75, abs=1e-6
+    )
+    part = field.masks(rows=slice(5, 9), columns=slice(3, 17))
+    assert part is not None and torch.allclose(part, masks[:, 5:9, 3:17], atol=1e-6)
+    # The same as a kernel for each node, where each node has one.
+    whole = KernelField(kernels, np.array([0.0, 20.0]), np.array([4.0]), torch.eye(2).view(2, 2, 1))
+    nodes = KernelField(kernels, np.array([0.0, 20.0]), np.array([4.0]))
+    areas = [x.masks(rows=slice(0, 30), columns=slice(0, 9)) for x in (whole, nodes)]
+    assert areas[0] is not None and areas[1] is not None and torch.allclose(areas[0], areas[1], atol=1e-6)
+    with pytest.raises(KernelError, match="shares"):
+        KernelField(kernels, np.array([0.0]), np.array([4.0]), shares)
+
+
+def test_kernels_apart_have_a_middle_each() -> None:
+    kernel = torch.zeros(15, 15)
+    kernel[7, 4:11] = 1 / 7
+    both = torch.stack([kernel, kernel.roll((2, -3), (0, 1))])
+    shares = torch.full((2, 1, 1), 0.5)
+    apart = KernelField(both, np.zeros(1), np.zeros(1), shares, apart=True)
+    assert np.allclose(apart.middles(), [(0, 0), (2, -3)], atol=1e-5)
+    assert torch.equal(apart.centred()[1], kernel) and torch.equal(apart.centred()[0], kernel)
+    together = KernelField(both, np.zeros(1), np.zeros(1), shares)
+    assert together.middles()[0] == together.middles()[1]
+    assert np.allclose(apart.scaled(2).middles(), 2 * np.array(apart.middles()), atol=0.3)
+
+
+def test_a_kernel_of_a_reduced_picture_takes_in_all_taps() -> None:
+    kernel = torch.zeros(21, 21)
+    kernel[10, 2:19] = torch.tensor([1.0, 0.0] * 8 + [1.0]) / 9  # every second tap: sampling could miss them
+    small = KernelField.uniform(kernel).scaled(0.5).kernels[0]
+    place = torch.arange(len(small)).float() - len(small) // 2
+    assert float(small.sum()) == pytest.approx(1, abs=1e-5)
+    spread = float((small.sum(0) @ place**2).sqrt())
+    truth = float((kernel.sum(0) @ (torch.arange(21).float() - 10) ** 2).sqrt()) / 2
+    assert spread == pytest.approx(truth, rel=0.12)
+
+
 def test_a_field_without_a_kernel_for_each_node_is_refused() -> None:
     with pytest.raises(KernelError, match="each of 4 nodes"):
         KernelField(shake(1)[None], np.arange(2.0), np.arange(2.0))

@@ -74,7 +74,9 @@ def test_known_kernels_bring_the_sharp_picture_nearer(sharp) -> None:
     blurred = blur(sharp, kernels, masks)
     before = float(psnr_rgb(blurred[None], sharp[None]))
     right = filtered(blurred, kernels, masks, weights=[3e-3], middles=[(0.0, 0.0)] * len(kernels)).clamp(0, 1)
-    wrong = filtered(blurred, kernels.rot90(1, (1, 2)), masks, weights=[3e-3], middles=[(0.0, 0.0)] * len(kernels)).clamp(0, 1)
+    wrong = filtered(
+        blurred, kernels.rot90(1, (1, 2)), masks, weights=[3e-3], middles=[(0.0, 0.0)] * len(kernels)
+    ).clamp(0, 1)
     assert float(psnr_rgb(right[None], sharp[None])) > before + 4
     assert float(psnr_rgb(wrong[None], sharp[None])) < float(psnr_rgb(right[None], sharp[None])) - 4
 

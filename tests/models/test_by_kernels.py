@@ -109,7 +109,7 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
     monkeypatch.setattr(
         by_kernels,
         "estimate_kernels",
-        lambda source: Estimate(reduced_luma(source)[0], known, 1.0),
+        lambda source, judge=None: Estimate(reduced_luma(source)[0], known, 1.0),
     )
     for network, believed in ((Believer(), True), (Inverter(), False)):
         result = TensorPixels(torch.empty_like(shaken))
@@ -133,7 +133,9 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
 
 def test_kernels_alone_are_judged_by_the_network(shaken, known, monkeypatch) -> None:
     monkeypatch.setattr(
-        by_kernels, "estimate_kernels", lambda source: Estimate(reduced_luma(source)[0], known, 1.0)
+        by_kernels,
+        "estimate_kernels",
+        lambda source, judge=None: Estimate(reduced_luma(source)[0], known, 1.0),
     )
     for network, believed in ((Believer(), True), (Inverter(), False)):
         result = TensorPixels(torch.empty_like(shaken))

@@ -10,8 +10,9 @@ stays with v, as it was trained to. Where it does not, y blurred again differs f
 
     s = Σ (y − v)² / Σ ((k ∗ y − v)² + ε)
 
-over a window around each place, and its share there is s² over the sum of all kernels' s² (docs/ESTIMATION.md
-has what other rules give).
+over a window around each place, times the root of the mean of s over the picture: a kernel that holds nowhere
+else is less likely here. Its share is the square of that over the sum of all kernels' squares
+(docs/ESTIMATION.md has what other rules give).
 """
 
 from collections.abc import Sequence

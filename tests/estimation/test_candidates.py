@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from unsmear.basis.kernels import camera_shake
+from unsmear.blurring import blur
+from unsmear.errors import KernelError
+from unsmear.estimation.candidates import OVERLAP, areas, find_candidates
+
+
+@pytest.mark.parametrize("size", [(720, 1280), (800, 800), (1280, 720), (866, 1154), (200, 2000)])
+def test_areas_cover_the_picture_and_overlap(size) -> None:
+    found = areas(*size)
+    covered = torch.zeros(size)
+    for rows, columns in found:
+        covered[rows, columns] += 1
+    assert covered.min() >= 1 and len(found) > 1
+    assert covered.max() <= 4
+    shared = (covered > 1).float().mean()
+    assert OVERLAP / 3 < shared < 3 * OVERLAP
+    assert max(rows.stop for rows, _ in found) == size[0] and max(c.stop for _, c in found) == size[1]
+
+
+def test_a_small_picture_is_one_area() -> None:
+    assert areas(255, 255) == [] and areas(100, 300) == []
+
+
+def test_an_area_has_the_kernel_of_what_is_in_it() -> None:
+    picture = torch.from_numpy(skimage.data.astronaut()).float().mean(-1) / 255
+    picture = torch.cat([picture, picture.flip(1)], 1)[:480, 120:920]
+    kernels = [torch.from_numpy(camera_shake(np.random.default_rng(seed), 15, length=9.0)) for seed in (5, 9)]
+    right = torch.zeros_like(picture)
+    right[:, 400:] = 1
+    blurred = blur(picture[None], torch.stack(kernels), torch.stack([1 - right, right]))[0]
+    blurred[:200, 500:] = 0.5  # and an area in which there is nothing, but at its border
+    found = find_candidates(blurred)
+    assert found[0].grey.shape == picture.shape and len(found) == 1 + len(areas(*picture.shape))
+
+    def likeness(kernel: torch.Tensor, truth: torch.Tensor) -> float:
+        size = (64, 64)
+        both = torch.fft.rfft2(kernel, s=size) * torch.fft.rfft2(truth, s=size).conj()
+        return float(torch.fft.irfft2(both, s=size).max() / (kernel.norm() * truth.norm()))
+
+    left = found[1]
+    left.refine(1.0)
+    assert likeness(left.kernel, kernels[0]) > 0.75 > likeness(left.kernel, kernels[1])
+    with pytest.raises(KernelError, match="one colour"):
+        find_candidates(torch.full((480, 640), 0.3))
