@@ -7,11 +7,18 @@ right, and where, is for others to judge (models/judging.py), and those that are
 """
 
 import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from unsmear.errors import KernelError
 from unsmear.estimation.uniform import Search, search
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 OVERLAP = 0.25
 """Part of an area that lies in its neighbour too."""
@@ -19,7 +26,7 @@ OVERLAP = 0.25
 _AREA = 150_000  # pixels of an area, about: smaller ones mislead more often
 _SMALLEST = 160  # pixels of the shorter side: smaller areas have too few edges for a kernel
 _MOST = 3  # areas along a side
-_COARSE = 110_000  # pixels that an area is reduced to for the coarse kernels
+_COARSE = 110_000  # pixels at which an area's starts are compared, and its kernel judged
 
 
 def areas(height: int, width: int) -> list[tuple[slice, slice]]:
@@ -44,13 +51,40 @@ def find_candidates(grey: Tensor) -> list[Search]:
     Raises:
         KernelError: as by `unsmear.estimation.uniform.search` for the whole picture.
     """
-    found = [search(grey)]
-    for rows, columns in areas(*grey.shape):
+    pieces = [grey, *(grey[rows, columns].contiguous() for rows, columns in areas(*grey.shape))]
+
+    def look(index: int) -> Search | KernelError:
         try:
-            found.append(search(grey[rows, columns].contiguous(), coarse=_COARSE))
-        except KernelError:  # of one colour
-            continue
-    return found
+            return search(grey) if index == 0 else search(pieces[index], coarse=_COARSE)
+        except KernelError as error:  # of one colour
+            return error
+
+    first, *others = in_threads(look, range(len(pieces)))
+    if isinstance(first, KernelError):
+        raise first
+    return [first, *(found for found in others if isinstance(found, Search))]
+
+
+def refine(found: Sequence[Search]) -> None:
+    """Bring kernels to full size."""
+    in_threads(lambda search: search.refine(1.0), found)
+
+
+def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Return work(item) of each, in as many threads as PyTorch has, each of which computes for itself.
+
+    Pictures of this size are too small to be worth sharing out: two threads of one core each take little more
+    than half the time of one that uses two.
+    """
+    count = min(torch.get_num_threads(), len(items))
+    if count < 2:
+        return [work(item) for item in items]
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, items))
+    finally:
+        torch.set_num_threads(before)
 
 
 def _spans(length: int, count: int) -> list[slice]:

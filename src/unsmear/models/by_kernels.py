@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unsmear.blurring import blur, luma
 from unsmear.errors import KernelError
 from unsmear.estimation.camera import estimate_camera
-from unsmear.estimation.candidates import find_candidates
+from unsmear.estimation.candidates import find_candidates, refine
 from unsmear.estimation.deconvolution import WEIGHT, deconvolve
 from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import filtered, guided_input
@@ -172,10 +172,8 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
     rows, columns = (
         (np.arange(count, dtype=np.float64) + 0.5) * CELL * scale - 0.5 for count in parts.shape[1:]
     )
-    refined = []
-    for index in kept:
-        found[index].refine(1.0)
-        refined.append(found[index].kernel)
+    refine([found[index] for index in kept])
+    refined = [found[index].kernel for index in kept]
     reach = max(kernel.shape[-1] // 2 for kernel in refined)
     if len(refined) == 1:
         return KernelField.uniform(refined[0])
