@@ -299,6 +299,7 @@ def _origins(origins: dict[str, Any]) -> str:
         full = "" if one["full"] in (None, one["cases"]) else f" of {one['full']} of the full set: a part"
         facts = [
             ("pictures", f"{one['cases']}{full}"),
+            *([("not here", "; ".join(one["missing"]))] if one["missing"] else []),
             ("folder", one["root"]),
             ("licence", one["licence"]),
             ("data, SHA-256", one["sha256"]),
