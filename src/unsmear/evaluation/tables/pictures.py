@@ -155,16 +155,10 @@ def zooms(shown: Shown) -> Photo:
             for box, colour in zip(boxes, COLOURS, strict=False)
         ]
         columns.append((parts, (label, shown.scores.get(label, ""))))
-    photo = draw([[Panel(parts[0], caption) for parts, caption in columns]])
-    rows = [photo.pixels]
-    if len(boxes) > 1:
-        rows.insert(0, draw([[Panel(parts[1]) for parts, _ in columns]]).pixels)
-    right = _stacked(rows)
-    return draw([[first[0], Panel(right)]])
-
-
-def _stacked(rows: Sequence[Pixels]) -> Pixels:
-    return draw([[Panel(row)] for row in rows]).pixels
+    *above, last = range(len(boxes))
+    rows = [[Panel(parts[place]) for parts, _ in columns] for place in above]
+    rows.append([Panel(parts[last], caption) for parts, caption in columns])
+    return draw([[*first, Panel(draw(rows).pixels)]])
 
 
 def paper_plates(shown: Sequence[Shown]) -> dict[str, Photo]:
