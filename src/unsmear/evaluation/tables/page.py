@@ -312,7 +312,10 @@ def _origins(origins: dict[str, Any]) -> str:
         ]
         facts += [("choice", f"{key}={value}") for key, value in one["choice"].items()]
         facts += [
-            (f"protocol {p['name']}", f"version {p['version']}; {'; '.join([p['title'], *p['how']])}")
+            (
+                f"protocol {p['name']}",
+                f"version {p['version']}; {'; '.join(dict.fromkeys([p['title'], *p['how']]))}",
+            )
             for p in one["protocols"]
         ]
         lines.append(_facts(one["title"], facts))
