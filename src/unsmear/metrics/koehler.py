@@ -132,7 +132,7 @@ class _Search:
         if self._energy == 0:
             raise EvaluationError("The restored picture is black: no gain brings it to the truth.")
         self._sums = self._levels[_QUICK].sum(0)  # whole numbers up to 765: the mean over colours, times 3
-        self._spectrum = torch.fft.rfft2(self._sums).conj()
+        self._spectrum = torch.fft.rfft2(self._sums).conj().resolve_conj()
         self._spectrum[0, 0] = 0  # the means of both say nothing about the shift, and cost precision
         self._frame = torch.empty_like(self._levels[_QUICK])  # kept: memory that is new costs more than sums
         self._norm = float(self._sums.norm())
@@ -166,7 +166,8 @@ class _Search:
         """The circular shift with the largest correlation; of several equal ones the smallest."""
         height, width = sums.shape
         spectrum = torch.fft.rfft2(sums).mul_(self._spectrum)
-        likeness = torch.fft.irfft2(spectrum, s=(height, width))
+        # irfft2 in two steps, which torch does in half the time
+        likeness = torch.fft.irfft(torch.fft.ifft(spectrum, dim=0), n=width, dim=1)
         most = likeness.amax(1)
         least = float(most.max()) - _ROUNDING * float(sums.norm()) * self._norm
         rows = (most >= least).nonzero()[:, 0]
