@@ -353,6 +353,8 @@ def datasets(
     from unsmear.evaluation.benchmarks import report
 
     typer.echo(report.list_benchmarks() if name is None else report.describe(name))
+    if path is None and (read or choices):
+        raise UnsmearError("--read and --choose need the PATH of a download: unsmear datasets NAME PATH.")
     if name is not None and path is not None:
         chosen = report.parse_choices(choices or [])
         text, well = report.look(name, path, choices=chosen, read=read, progress=True)

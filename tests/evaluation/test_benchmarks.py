@@ -85,6 +85,11 @@ def lai_real(root: Path) -> None:
         save(root / f"real_dataset/{name}.jpg", BLURRED)
 
 
+def photos(root: Path) -> None:
+    save(root / "street.JPG", BLURRED)
+    save(root / "tree.png", BLURRED)
+
+
 def realblur(root: Path) -> None:
     lines = []
     for number in (3, 1):
@@ -132,6 +137,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], None], list[str], list[str]]] = {
     "nonuniform": ("lai-nonuniform", lai("nonuniform", "gyro"), ["manmade_01_gyro_01", "manmade_01_gyro_02",
                    "text_02_gyro_01", "text_02_gyro_02"], ["manmade", "text"]),
     "real": ("lai-real", lai_real, ["boat1", "face2"], [""]),
+    "photos": ("photos", photos, ["street", "tree"], [""]),
     "realblur": ("realblur-j", realblur, ["scene050/blur_3", "scene050/blur_1"], ["scene050"]),
     "hide": ("hide", hide, ["close-ups/1fromGOPR1", "long-shot/2fromGOPR2"], ["close-ups", "long-shot"]),
     "reds": ("reds", reds, ["000/00000000", "000/00000001"], ["000"]),
@@ -154,10 +160,10 @@ def test_each_download_is_read_as_it_lies(tmp_path: Path, layout: str) -> None:
     for case in cases:
         assert case.blurred.is_file()
         assert all(path.is_file() for path in case.truth)
-        assert (name == "lai-real") == (case.truth == ())
+        assert (name in ("lai-real", "photos")) == (case.truth == ())
     survey = benchmark.survey(tmp_path)
     assert (survey.found, survey.error) == (len(names), "")
-    assert bool(survey.missing) == (name != "pairs")
+    assert bool(survey.missing) == (name not in ("pairs", "photos"))
     assert find_protocol(benchmark.protocol).name == benchmark.protocol
 
 
@@ -258,11 +264,13 @@ BROKEN: list[tuple[str, Callable[[Path], None], Callable[[Path], None], str]] = 
      b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(512)), r"version 7\.3 \(HDF5\)"),
     ("koehler-preview", koehler_preview, remove("preview_ground_truth/GroundTruth1_1_1.jpg"),
      "has no frame of image 1 for Blurry1_2.png: found an empty folder"),
+    ("koehler", koehler_preview, lambda root: None, r"ground_truth/ \(which koehler-preview reads\); exp"),
     ("koehler-preview", koehler_preview, rename("BlurryImages", "Images"), r"found Images/, preview_g"),
     ("lai-uniform", lai("uniform", "kernel"), remove("synthetic_dataset/ground_truth/text_02.png"),
      r"has no text_02\.png for .*: found manmade_01"),
     ("lai-uniform", lai("uniform", "gyro"), lambda root: None, r"found uniform/manmade_01_gyro_01\.png"),
-    ("lai-nonuniform", lai("uniform", "kernel"), lambda root: None, r"expected .*nonuniform/NAME"),
+    ("lai-nonuniform", lai("uniform", "kernel"), lambda root: None,
+     r"found in synthetic_dataset/ ground_truth/, uniform/; expected .*nonuniform/NAME"),
     ("lai-real", lai_real, rename("real_dataset", "photographs"), "found photographs/; expected"),
     ("realblur-j", realblur, remove("RealBlur_J_test_list.txt"), "expected RealBlur_J_test_list.txt beside"),
     ("realblur-j", realblur, write("RealBlur_J_test_list.txt", b"\xff\xfe\x00\x81"), "it is no text"),
@@ -276,6 +284,7 @@ BROKEN: list[tuple[str, Callable[[Path], None], Callable[[Path], None], str]] = 
     ("reds", reds, rename("val/val_sharp/000", "val/val_sharp/001"), "Cannot read the folder .*000"),
     ("rsblur", rsblur, rename("RSBlur", "Blur"), "found Blur/, RSBlur_real_test.txt; expected"),
     ("levin", levin, rename("blur/im1_kernel1_img.png", "blur/im1.png"), r"found blur/im1\.png"),
+    ("photos", gopro, lambda root: None, "found test/; expected a folder of photographs"),
     ("pairs", gopro, remove(f"{S}/sharp/000002.png"), "1 pictures below .* have no partner"),
     ("gopro", lambda root: None, lambda root: None, "found an empty folder; expected"),
 ]  # fmt: skip
@@ -299,6 +308,20 @@ def test_a_broken_download_gives_one_clear_sentence(tmp_path: Path, number: int)
 def test_a_place_that_is_not_there() -> None:
     for benchmark in BENCHMARKS.values():
         assert "/no/such/place" in benchmark.survey("/no/such/place").error
+
+
+def test_a_file_is_no_download_and_a_folder_no_name(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", BLURRED)
+    with pytest.raises(EvaluationError, match=r"a\.png is a file; expected the folder"):
+        find_benchmark("gopro").cases(tmp_path / "a.png")
+    with pytest.raises(EvaluationError, match="is a path; expected a benchmark, one of gopro, "):
+        find_benchmark(str(tmp_path))
+
+
+def test_frames_of_the_training_set_are_not_taken_for_the_test_set(tmp_path: Path) -> None:
+    pair(tmp_path, "train/GOPR0372_07_00/blur/000047.png", "train/GOPR0372_07_00/sharp/000047.png")
+    (missing,) = find_benchmark("gopro").survey(tmp_path).missing
+    assert missing == "the whole test set; what is here is of no sequence of it: GOPR0372_07_00"
 
 
 def test_unknown_names_have_near_ones() -> None:
@@ -341,6 +364,8 @@ def test_datasets_says_where_and_what(tmp_path: Path) -> None:
     assert not well and "broken: Cannot read" in text and "000002.png" in text
     missing = run.invoke(app, ["datasets", "koehler", str(tmp_path)])
     assert missing.exit_code == 1 and "found test/; expected BlurryImages/" in missing.stdout
+    homeless = run.invoke(app, ["datasets", "gopro", "--read"])
+    assert homeless.exit_code == 1 and "need the PATH of a download" in homeless.stderr
     assert parse_choices(["a=b", "c=d=e"]) == {"a": "b", "c": "d=e"}
     refused = run.invoke(app, ["datasets", "gopro", str(tmp_path), "--choose", "blur"])
     assert refused.exit_code == 1 and "expected KEY=VALUE" in refused.stderr

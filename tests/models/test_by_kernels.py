@@ -41,10 +41,10 @@ class Believer(nn.Module):
 
 
 class Inverter(Believer):
-    """Makes a negative: nothing that explains a photo."""
+    """Makes a negative, nothing that explains a photo, where it is shown kernels; else leaves the photo."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return 1 - x[:, :3]
+        return 1 - x[:, :3] if (x[:, 3:6] - x[:, :3]).abs().mean() > 0.02 else x[:, :3]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
         assert deblurrer.said.startswith(
             "blur of up to 21 pixels" if believed else "the blur that was found does not"
         )
-        assert torch.equal(result.values, shaken) is not believed
+        assert torch.allclose(result.values, shaken, atol=1e-3) is not believed  # halves in between
         assert sum(parts) == pytest.approx(1)
     half = by_kernels.BELIEF[0] / 2 + by_kernels.BELIEF[1] / 2
     assert belief(0.2) == 1 and belief(half) == pytest.approx(0.5) and belief(0.9) == 0

@@ -31,6 +31,7 @@ CELL = 8
 
 _WINDOW = 3  # cells around one that its score is taken from: 7×7
 _FLOOR = 3e-6  # ε, the square of half a level of 8 bits: a difference below says nothing
+_TINY = 1e-12  # where nothing moves, as in white clouds, all kernels are alike
 _POWER = 2  # of the scores; 1 to 4 differ by 0.05 dB
 
 
@@ -62,7 +63,9 @@ def _score(picture: Tensor, kernel: Tensor, network: nn.Module, precision: Preci
     )
     before, after = luma(picture), luma(restored)
     again = blur(after[None], field.centred(), torch.ones_like(before)[None])[0]
-    moved, unexplained = (_cells((after - before).square()), _cells((again - before).square() + _FLOOR))
+    moved, unexplained = (
+        _cells((x - before).square()) + least for x, least in ((after, _TINY), (again, _FLOOR))
+    )
     return _window(moved[None], _WINDOW)[0] / _window(unexplained[None], _WINDOW)[0]
 
 

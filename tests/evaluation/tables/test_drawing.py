@@ -117,12 +117,13 @@ def test_boxes_are_marked_where_they_are_in_the_reduced_picture():
 def test_panels_stand_in_rows_and_columns():
     small, large = noise(20, 30, 1), noise(40, 50, 2)
     photo = draw([[Panel(small, ("one", "two")), Panel(large)], [Panel(large), Panel(small, ("",))]])
-    assert photo.pixels.shape == (40 + 2 * LINE + GAP + 40 + LINE, 50 + GAP + 50, 3)
+    first, second = 20 + 2 * LINE, 40  # a caption right below a small panel, and a large one without
+    assert photo.pixels.shape == (first + GAP + second, 50 + GAP + 50, 3)
     assert np.array_equal(photo.pixels[:20, :30], small)
     assert np.array_equal(photo.pixels[:40, 56:], large)
-    assert np.array_equal(photo.pixels[40 + 2 * LINE + GAP :][:40, :50], large)
-    below = photo.pixels[20 : 20 + 2 * LINE, :30]
-    assert below.min() < 100 and (photo.pixels[20 + 2 * LINE : 40, :50] == 255).all()
+    assert np.array_equal(photo.pixels[first + GAP :][:40, :50], large)
+    below = photo.pixels[20:first, :30]
+    assert below.min() < 100 and (photo.pixels[first : first + GAP] == 255).all()
 
 
 def test_grey_and_16_bit_photos_become_colours_of_8_bit():

@@ -17,7 +17,7 @@ from skimage import data
 from unsmear.evaluation.tables import make_tables
 from unsmear.photo import read_photo
 
-VOID = {"meta", "img", "input", "br", "link"}
+VOID = {"meta", "img", "input", "br", "wbr", "link"}
 NASTY = '<b>"O\'Neil" & Söhne</script>'
 
 
@@ -192,7 +192,8 @@ def choose(tab, select, label):
 def stage(tab, tmp_path):
     tab.run("document.querySelectorAll('.zoombox, .tag').forEach(e => e.style.visibility = 'hidden')")
     time.sleep(0.2)
-    return tab.screenshot("#layers", tmp_path / "stage.png").astype(int).mean(-1)
+    seen = tab.screenshot("#layers", tmp_path / "stage.png").astype(int).mean(-1)
+    return seen[1:-1]  # it may begin between two pixels of the screen
 
 
 def black_and_white(tab):

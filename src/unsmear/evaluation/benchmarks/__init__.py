@@ -9,10 +9,11 @@ wherever a name is.
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 
 from unsmear.errors import EvaluationError
 from unsmear.evaluation.benchmarks.base import Benchmark, Case, Survey
-from unsmear.evaluation.benchmarks.folders import Levin, Pairs
+from unsmear.evaluation.benchmarks.folders import Levin, Pairs, Photos
 from unsmear.evaluation.benchmarks.gopro import GoPro
 from unsmear.evaluation.benchmarks.koehler import Koehler, KoehlerPreview
 from unsmear.evaluation.benchmarks.lai import LaiNonuniform, LaiReal, LaiUniform
@@ -35,6 +36,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         RSBlur(),
         Levin(),
         Pairs(),
+        Photos(),
     )
 }
 
@@ -46,6 +48,8 @@ def find_benchmark(name: str | Benchmark) -> Benchmark:
     if isinstance(name, Benchmark):
         return name
     if name not in BENCHMARKS:
+        if Path(name).exists():
+            raise EvaluationError(f"{name} is a path; expected a benchmark, one of {', '.join(BENCHMARKS)}.")
         near = difflib.get_close_matches(name, BENCHMARKS, n=3, cutoff=0.3) or list(BENCHMARKS)
         raise EvaluationError(f"no benchmark is called {name!r}; did you mean {' or '.join(near)}?")
     return BENCHMARKS[name]

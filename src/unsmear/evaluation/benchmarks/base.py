@@ -173,6 +173,8 @@ def partners(
 def present(root: str | Path) -> Path:
     """The folder itself; EvaluationError where there is none."""
     root = Path(root)
+    if root.is_file():
+        raise EvaluationError(f"{root} is a file; expected the folder of the unpacked download.")
     if not root.is_dir():
         raise EvaluationError(f"There is no folder {root}; expected the unpacked download of the benchmark.")
     return root

@@ -1,4 +1,4 @@
-"""Two folders of pairs, or a CSV file of them: whatever `find_pairs` reads. And Levin 2009, repacked so."""
+"""What is no download: pairs as `find_pairs` reads them, photographs. And Levin 2009, repacked as pairs."""
 
 import re
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import ClassVar
 from unsmear.errors import EvaluationError, PairsError
 from unsmear.evaluation.benchmarks.base import Benchmark, Case, few, not_swapped, pictures, present
 from unsmear.evaluation.layouts import find_pairs
+from unsmear.photo import PHOTO_SUFFIXES
 
 
 class Pairs(Benchmark):
@@ -38,6 +39,26 @@ class Pairs(Benchmark):
             )
         cases = [Case(pair.name, pair.blurred, (pair.sharp,)) for pair in found.pairs]
         return not_swapped(sorted(cases, key=lambda case: case.name))
+
+
+class Photos(Benchmark):
+    """Any photographs of which nobody knows the truth."""
+
+    name = "photos"
+    title = "photographs"
+    homepage = ""
+    licence = "that of the pictures"
+    layout = "a folder of photographs"
+    protocol = "no_reference"
+
+    def cases(self, root: str | Path, **choice: str) -> list[Case]:
+        """Every photograph right in the folder."""
+        self.choose(choice)
+        root = present(root)
+        found = pictures(root, tuple(sorted(PHOTO_SUFFIXES)))
+        if not found:
+            raise self.wrong(root)
+        return [Case(name, path, ()) for name, path in found.items()]
 
 
 class Levin(Benchmark):

@@ -75,7 +75,8 @@ class Koehler(Benchmark):
                 f"expected Image{lonely[0].replace('_', '/Kernel')}/; unpack its archive again."
             )
         if not cases:
-            raise self.wrong(root)
+            preview = (root / "preview_ground_truth").is_dir()
+            raise self.wrong(root, listing(root) + " (which koehler-preview reads)" * preview)
         return cases
 
     def missing(self, cases: Sequence[Case]) -> Iterable[str]:

@@ -27,7 +27,8 @@ class _Synthetic(Benchmark):
         root = present(root)
         top = next((top for top in (root, root / "synthetic_dataset") if (top / self.folder).is_dir()), None)
         if top is None or not (top / "ground_truth").is_dir():
-            raise self.wrong(root, listing(root if top is None else top))
+            inner = top or root / "synthetic_dataset"
+            raise self.wrong(root, f"in {inner.name}/ {listing(inner)}" if inner.is_dir() else "")
         truths = pictures(top / "ground_truth")
         cases = []
         for name, path in pictures(top / self.folder).items():
@@ -82,13 +83,13 @@ class LaiNonuniform(_Synthetic):
 
 
 class LaiReal(Benchmark):
-    """Blurred photographs of which nobody knows the truth: any folder of them can be read so."""
+    """Blurred photographs of which nobody knows the truth."""
 
     name = "lai-real"
     title = "Lai 2016, real photographs"
     homepage = "http://vllab.ucmerced.edu/wlai24/cvpr16_deblur_study (real_dataset)"
     licence = "none stated; for research"
-    layout = "real_dataset/NAME.jpg, or a folder of photographs"
+    layout = "real_dataset/NAME.jpg, or that folder itself"
     protocol = "no_reference"
     count = 100
 

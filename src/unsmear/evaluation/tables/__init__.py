@@ -27,7 +27,7 @@ from unsmear.evaluation.tables.drawing import Box
 from unsmear.evaluation.tables.layout import Figures, Table, build_tables, difference_tables
 from unsmear.evaluation.tables.methods import read_methods
 from unsmear.evaluation.tables.page import page
-from unsmear.evaluation.tables.pictures import choose, paper_plates, zooms
+from unsmear.evaluation.tables.pictures import check_named, choose, paper_plates, zooms
 from unsmear.evaluation.tables.running import Failed, Results, TestSet, run
 from unsmear.photo import Photo, write_photo
 from unsmear.writable import make_writable
@@ -116,6 +116,7 @@ def make_tables(
         chosen_crops[name].append(box)
     read = read_methods(methods)
     sets = _open_sets(benchmarks, protocols or {}, choices or {}, limit)
+    check_named(chosen_crops, sets)
     make_writable(output / "pictures", EvaluationError)
     kept = Cache(output / "cache" if cache is None else cache)
     try:
@@ -140,7 +141,9 @@ def _open_sets(
     if not benchmarks:
         raise EvaluationError("No benchmark: name at least one by --benchmark NAME=FOLDER.")
     for name in {*protocols, *choices} - {*benchmarks}:
-        raise EvaluationError(f"There is a choice for {name}, but no --benchmark {name}=FOLDER.")
+        raise EvaluationError(
+            f"A protocol or choice is for {name}, but there is no --benchmark {name}=FOLDER."
+        )
     sets = []
     for name, root in benchmarks.items():
         benchmark = find_benchmark(name)

@@ -102,16 +102,15 @@ def with_inset(pixels: Pixels, box: Box, width: int) -> Pixels:
 def draw(rows: Sequence[Sequence[Panel]]) -> Photo:
     """Panels in rows and columns, each with its caption right below, as an 8-bit RGB photo.
 
-    A column is as wide as its widest panel, a row as high as its highest.
+    A column is as wide as its widest panel, a row as high as its highest with its caption.
     """
     columns = max(len(row) for row in rows)
     widths = [max(row[place].pixels.shape[1] for row in rows if place < len(row)) for place in range(columns)]
     total = sum(widths) + GAP * (columns - 1)
     bands: list[Pixels] = []
     for row in rows:
-        height = max(panel.pixels.shape[0] for panel in row)
-        lines = max(len(panel.caption) for panel in row)
-        band = np.full((height + LINE * lines + GAP, total, 3), _GROUND, np.uint8)
+        height = max(panel.pixels.shape[0] + LINE * len(panel.caption) for panel in row)
+        band = np.full((height + GAP, total, 3), _GROUND, np.uint8)
         left = 0
         for panel, width in zip(row, widths, strict=False):
             h, w = panel.pixels.shape[:2]

@@ -330,6 +330,16 @@ def _notes(figures: Figures, columns: Sequence["MeasuredColumn"]) -> list[str]:
     if few:
         places = ", ".join(f"{title}: {count}" for title, count in few.items())
         notes.append(f"* fewer than {FEW} pictures ({places}): the interval is too narrow.")
+    sets = {column.one.benchmark.name: column.one for column in columns}
+    parts = [
+        f"{one.benchmark.title}: {len(one.cases)} of {one.benchmark.count}"
+        for one in sets.values()
+        if one.benchmark.count is not None and len(one.cases) < one.benchmark.count
+    ]
+    if parts:
+        notes.append(f"Parts of benchmarks, not to be compared with published figures ({', '.join(parts)}).")
+    protocols = {column.protocol.name: column.protocol for column in columns}
+    notes += [f"{name}: {protocol.title}." for name, protocol in protocols.items() if protocol.title]
     return notes
 
 

@@ -101,6 +101,11 @@ def _head(origins: dict[str, Any], body: str) -> str:
     return "\n".join(lines)
 
 
+def _heading(text: str) -> str:
+    """Text that may be broken after an underscore: names of metrics are longer than their figures."""
+    return _e(text).replace("_", "_<wbr>")
+
+
 def _table(table: Table, level: int = 2) -> str:
     lines = [
         f"<h{level} id='{_e(table.key)}'>{_e(table.title)}</h{level}>",
@@ -112,7 +117,8 @@ def _table(table: Table, level: int = 2) -> str:
     lines.append(
         "<tr>"
         + "".join(
-            f"<th scope='col' class='{column.origin}'>{_e(column.title)}</th>" for column in table.columns
+            f"<th scope='col' class='{column.origin}'>{_heading(column.title)}</th>"
+            for column in table.columns
         )
         + "</tr></thead>\n<tbody>"
     )
@@ -132,7 +138,7 @@ def _table(table: Table, level: int = 2) -> str:
 
 def _groups(columns: Sequence[Column]) -> list[str]:
     return [
-        f"<th scope='colgroup' colspan='{len(list(members))}' class='{origin}'>{_e(group)}</th>"
+        f"<th scope='colgroup' colspan='{len(list(members))}' class='{origin}'>{_heading(group)}</th>"
         for (group, origin), members in groupby(columns, key=lambda column: (column.group, column.origin))
     ]
 
@@ -299,13 +305,17 @@ def _origins(origins: dict[str, Any]) -> str:
         full = "" if one["full"] in (None, one["cases"]) else f" of {one['full']} of the full set: a part"
         facts = [
             ("pictures", f"{one['cases']}{full}"),
+            *([("not here", "; ".join(one["missing"]))] if one["missing"] else []),
             ("folder", one["root"]),
             ("licence", one["licence"]),
             ("data, SHA-256", one["sha256"]),
         ]
         facts += [("choice", f"{key}={value}") for key, value in one["choice"].items()]
         facts += [
-            (f"protocol {p['name']}", f"version {p['version']}; {'; '.join([p['title'], *p['how']])}")
+            (
+                f"protocol {p['name']}",
+                f"version {p['version']}; {'; '.join(dict.fromkeys([p['title'], *p['how']]))}",
+            )
             for p in one["protocols"]
         ]
         lines.append(_facts(one["title"], facts))

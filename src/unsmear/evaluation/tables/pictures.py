@@ -1,5 +1,6 @@
 """The paper's figures 1, 6, 7 and 8 for any methods, and one figure for each picture that is worth a look."""
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def choose(results: Results, crops: Mapping[str, Sequence[Box]], count: int) -> 
     a single one, between it and the input.
 
     Raises:
-        EvaluationError: a crop of a picture that there is not, or that reaches out of it.
+        EvaluationError: a crop that reaches out of its picture.
     """
     shown: list[Shown] = []
     wanted = dict(crops)
@@ -65,7 +66,7 @@ def choose(results: Results, crops: Mapping[str, Sequence[Box]], count: int) -> 
         spread = _spread(results, one)
         named = {}
         for case in one.cases:
-            for name in (case.name, f"{one.benchmark.name}/{case.name}"):
+            for name in _names(one, case):
                 if name in wanted:
                     named[case.name] = wanted.pop(name)
         most = sorted((name for name in spread if name not in named), key=lambda name: -spread[name])[:count]
@@ -74,12 +75,21 @@ def choose(results: Results, crops: Mapping[str, Sequence[Box]], count: int) -> 
             picture = _shown(results, one, by_name[name], named.get(name, ()))
             if picture is not None:
                 shown.append(picture)
-    if wanted:
-        raise EvaluationError(
-            f"No picture is called {next(iter(wanted))}; the names are in scores.csv, such as "
-            f"{results.sets[0].cases[0].name}."
-        )
     return shown
+
+
+def check_named(crops: Mapping[str, Sequence[Box]], sets: Sequence[TestSet]) -> None:
+    """Raise EvaluationError for a crop of a picture that there is not, before anything is scored."""
+    known = {name for one in sets for case in one.cases for name in _names(one, case)}
+    for name in crops:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [sets[0].cases[0].name]
+            raise EvaluationError(f"No picture is called {name}; such as these are: {', '.join(near)}.")
+
+
+def _names(one: TestSet, case: Case) -> tuple[str, str]:
+    """What a user may call a case."""
+    return case.name, f"{one.benchmark.name}/{case.name}"
 
 
 def _spread(results: Results, one: TestSet) -> dict[str, float]:
@@ -145,16 +155,10 @@ def zooms(shown: Shown) -> Photo:
             for box, colour in zip(boxes, COLOURS, strict=False)
         ]
         columns.append((parts, (label, shown.scores.get(label, ""))))
-    photo = draw([[Panel(parts[0], caption) for parts, caption in columns]])
-    rows = [photo.pixels]
-    if len(boxes) > 1:
-        rows.insert(0, draw([[Panel(parts[1]) for parts, _ in columns]]).pixels)
-    right = _stacked(rows)
-    return draw([[first[0], Panel(right)]])
-
-
-def _stacked(rows: Sequence[Pixels]) -> Pixels:
-    return draw([[Panel(row)] for row in rows]).pixels
+    *above, last = range(len(boxes))
+    rows = [[Panel(parts[place]) for parts, _ in columns] for place in above]
+    rows.append([Panel(parts[last], caption) for parts, caption in columns])
+    return draw([[*first, Panel(draw(rows).pixels)]])
 
 
 def paper_plates(shown: Sequence[Shown]) -> dict[str, Photo]:

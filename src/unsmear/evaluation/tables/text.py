@@ -142,6 +142,7 @@ def origins(results: Results) -> dict[str, Any]:
                 "choice": one.choice,
                 "cases": len(one.cases),
                 "full": one.benchmark.count,
+                "missing": list(one.benchmark.missing(one.cases)),
                 "sha256": data_sha256(results, one),
                 "protocols": [
                     {"title": protocol.title, "how": protocol.manner(), **protocol.settings()}
