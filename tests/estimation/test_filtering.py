@@ -8,7 +8,8 @@ from unsmear.basis.kernels import camera_shake
 from unsmear.basis.masks import grid_masks
 from unsmear.blurring import blur
 from unsmear.errors import KernelError
-from unsmear.estimation.filtering import WEIGHTS, filtered, guided_input
+from unsmear.estimation.filtering import VARIATION_WEIGHT, WEIGHT, filtered, guided_input
+from unsmear.estimation.uniform import Periodic
 from unsmear.metrics import psnr_rgb
 
 
@@ -84,9 +85,9 @@ def test_known_kernels_bring_the_sharp_picture_nearer(sharp) -> None:
 def test_equal_kernels_under_masks_are_one_kernel(sharp) -> None:
     kernel = shake(4)
     masks = torch.from_numpy(grid_masks([30.0, 170.0], [20.0, 180.0], *sharp.shape[-2:]))
-    many = filtered(sharp, kernel.expand(4, -1, -1), masks)
-    one = filtered(sharp, kernel[None])
-    assert many.shape == one.shape == (len(WEIGHTS) * 3, *sharp.shape[-2:])
+    many = filtered(sharp, kernel.expand(4, -1, -1), masks, weights=[3e-3, 3e-2])
+    one = filtered(sharp, kernel[None], weights=[3e-3, 3e-2])
+    assert many.shape == one.shape == (6, *sharp.shape[-2:])
     inside = (slice(None), slice(40, -40), slice(40, -40))
     difference = (many - one)[inside].square().mean().sqrt()
     assert difference < 0.02 < one[inside].std()  # each window continues the picture in its own way
@@ -103,11 +104,12 @@ def test_a_shift_is_undone_by_the_middle(sharp) -> None:
     assert (moves - sharp)[inside].abs().max() < 0.02
 
 
-def test_a_network_gets_the_picture_and_both_filtered_ones(sharp) -> None:
+def test_a_network_gets_the_picture_and_both_restored_ones(sharp) -> None:
     kernel = shake(6)
     seen = guided_input(sharp, kernel[None])
     assert seen.shape == (9, *sharp.shape[-2:]) and torch.equal(seen[:3], sharp)
-    assert torch.equal(seen[3:], filtered(sharp, kernel[None]))
+    assert torch.equal(seen[3:6], filtered(sharp, kernel[None], weights=[WEIGHT]))
+    assert torch.equal(seen[6:], filtered(sharp, kernel[None], weights=[], variation=VARIATION_WEIGHT))
     assert seen.min() >= -0.5 and seen.max() <= 1.5
 
 
@@ -117,3 +119,24 @@ def test_masks_must_fit(sharp, masks) -> None:
         filtered(sharp, torch.stack([shake(1), shake(2)]), masks)
     with pytest.raises(KernelError, match="K odd"):
         filtered(sharp, torch.ones(1, 4, 4) / 16)
+
+
+def test_total_variation_makes_its_sum_small(sharp) -> None:
+    weight, kernel = 2e-3, shake(4)
+    blurred = blur(sharp, kernel[None], torch.ones(1, *sharp.shape[-2:]))
+    blurred = blurred + 0.01 * torch.randn(blurred.shape, generator=torch.Generator().manual_seed(1))
+    found = filtered(blurred, kernel[None], weights=[3e-3, 3e-2], variation=weight, middles=[(0.0, 0.0)])
+
+    def value(u: torch.Tensor) -> float:
+        error = (blur(u, kernel[None], torch.ones(1, *u.shape[-2:])) - blurred)[:, 16:-16, 16:-16]
+        down, right = u.diff(dim=1)[:, 16:-16, 16:-17], u.diff(dim=2)[:, 16:-17, 16:-16]
+        return float(0.5 * error.square().sum() + weight * (down**2 + right**2).sum(0).sqrt().sum())
+
+    assert value(found[6:]) < 0.95 * min(value(x) for x in (found[:3], found[3:6], blurred, sharp))
+
+
+def test_total_variation_of_a_grey_picture_is_that_of_the_blind_estimate(sharp) -> None:
+    kernel, grey = shake(4), sharp.mean(0)
+    found = filtered(grey[None], kernel[None], weights=[], variation=2e-3, middles=[(0.0, 0.0)])[0]
+    oracle = Periodic(grey, kernel.shape[-1]).restored(kernel, 2e-3)[: grey.shape[0], : grey.shape[1]]
+    assert torch.allclose(found, oracle.clamp(-0.5, 1.5), atol=2e-4)

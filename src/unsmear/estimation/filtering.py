@@ -7,9 +7,9 @@ keeps detail, and noise and ringing with it (Tikhonov). And
     minimise over u   ½ ‖k ∗ u − v‖² + w Σ |∇u|     by half-quadratic splitting (Wang et al. 2008)
 
 is calm, its edges sharp (total variation; |∇u| over both directions and all colours). Where kernels change
-over the picture, every basis kernel restores the part of the picture that its mask reaches, and the masks fade
-the results into each other (masks after the filter, as in Eq. 2 after the blur). Told apart by what the two
-differ in, a network sees where to believe which.
+over the picture, every basis kernel restores the part of it that its mask reaches, and the masks fade the
+results into each other (masks after the filter, as in Eq. 2 after the blur). By what the two differ in a
+network sees where to believe which.
 """
 
 from collections.abc import Sequence

@@ -1,13 +1,13 @@
 """A U-Net that is shown what the estimated blur kernels make of the photograph, and finishes the work.
 
 Ours; it follows no paper to the letter. A network that is trained from end to end must find the blur and undo
-it; here the estimate of Eq. 3 (unsmear.estimation) finds it, Tikhonov's filter undoes it twice, once
-keeping detail with its noise and ringing and once calm and soft (estimation/filtering.py), and the network,
-residual blocks of plain 3×3 convolutions at half resolution and below, chooses and mends:
+it; here the estimate of Eq. 3 (unsmear.estimation) finds it, Tikhonov's filter undoes it, keeping detail with
+its noise and ringing, and total variation does, calm and with sharp edges (estimation/filtering.py), and the
+network, residual blocks of plain 3×3 convolutions at half resolution and below, chooses and mends:
 
     y = v + g₁ (d₁ − v) + g₂ (d₂ − v) + r
 
-v is the blurred picture, d₁ and d₂ the filtered ones; the maps g₁, g₂ and the picture r are the network's.
+v is the blurred picture, d₁ and d₂ the restored ones; the maps g₁, g₂ and the picture r are the network's.
 
 Its last layer starts at zero, so it starts as y = v. Trained with kernels as estimates have them, wrong ones
 among them, it learns to leave d₁ and d₂ alone where they are no help.

@@ -1,8 +1,8 @@
 """What a guided network is shown in training: pictures filtered by kernels that are wrong as estimates are.
 
-A guided network (models/guided.py) restores from v and from what Tikhonov's filter makes of it with an
-estimated kernel (estimation/filtering.py). Trained with true kernels it would believe them too readily. So a
-share of the draws takes kernels that were estimated (estimates.py), and the others the pair's true mean
+A guided network (models/guided.py) restores from v and from what a filter and total variation make of it with
+an estimated kernel (estimation/filtering.py). Trained with true kernels it would believe them too readily. So
+a share of the draws takes kernels that were estimated (estimates.py), and the others the pair's true mean
 kernel, spoiled: turned, scaled, blurred, uneven, grainy, its faint taps or one end lost; sometimes another
 pair's, sometimes none.
 """
