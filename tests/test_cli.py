@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import unsmear
 from unsmear import doctor
 from unsmear.cli import app
 from unsmear.errors import UnsmearError
+from unsmear.models import NETWORKS
 from unsmear.models.checkpoints import shipped_checkpoints
 
 # What a help page must not wait for. (typer loads pydantic for a command's options, not for the first page.)
@@ -111,6 +113,18 @@ def test_doctor_finds_what_is_here():
     assert "96×64" in shown["a try"]
     assert shown["weights"].startswith(", ".join(shipped_checkpoints()) or "none")
     assert result.exit_code == (0 if shipped_checkpoints() else 1)
+
+
+def test_models_says_whose_weights_are_in_the_package(monkeypatch):
+    names = ("sglrn-t", "uformer-t", "guided-s")
+    monkeypatch.setattr("unsmear.models.costs.NETWORKS", {name: NETWORKS[name] for name in names})
+    result = runner.invoke(app, ["models"])
+    assert result.exit_code == 0, result.output
+    head, _, *rows = [line.strip("|").split("|") for line in result.output.splitlines()]
+    column = [title.strip() for title in head].index("weights here")
+    said = {row[0].strip(): row[column].strip() for row in rows}
+    folder = Path(unsmear.__file__).parent / "weights"
+    assert said == {name: "yes" if (folder / f"{name}.safetensors").is_file() else "no" for name in names}
 
 
 def test_doctor_goes_on_after_a_library_that_does_not_load(monkeypatch):

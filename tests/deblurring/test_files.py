@@ -76,11 +76,15 @@ def test_a_second_run_skips_what_is_finished(tmp_path: Path) -> None:
     assert len(summary.restored) == 2 and network.calls == 5
 
 
-def test_nothing_to_do_needs_no_network(tmp_path: Path) -> None:
+def test_nothing_to_do_loads_no_network_and_still_minds_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(tmp_path / "a.png", tmp_path / "out/a.png")
-    assert len(deblur_files([tmp_path / "a.png"], tmp_path / "out", model="no-such").skipped) == 1
-    with pytest.raises(ModelError):
-        deblur_files([tmp_path / "a.png"], tmp_path / "out", model="no-such", overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(ModelError, match="'no-such': neither a checkpoint file nor a network"):
+            deblur_files([tmp_path / "a.png"], tmp_path / "out", model="no-such", overwrite=overwrite)
+    monkeypatch.setattr("unsmear.deblurring.files.make_restorer", lambda *_, **__: pytest.fail("loaded"))
+    assert len(deblur_files([tmp_path / "a.png"], tmp_path / "out").skipped) == 1
 
 
 def test_a_kill_leaves_no_half_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from unsmear.deblurring.pictures import DEFAULT_MODEL, By, Restorer, make_restorer
 from unsmear.deblurring.sharpness import gradient_energy
 from unsmear.errors import PhotoError, UnsmearError, UnwritablePhoto
+from unsmear.models.checkpoints import find_checkpoint
 from unsmear.models.restoring import Precision
 from unsmear.models.tiling import STATISTICS, Statistics
 from unsmear.photo import PHOTO_SUFFIXES, Photo, check_target, find_photos, read_photo, write_photo
@@ -132,6 +133,8 @@ def deblur_files(
             model, device=device, precision=precision, statistics=statistics, tile=tile, by=by
         )
         make_writable(output if jobs[0].target != Path(output) else jobs[0].target.parent, UnwritablePhoto)
+    elif not isinstance(model, nn.Module):
+        find_checkpoint(model)  # a mistyped name is told although nothing is left to be done
     with _Bar(jobs, shown=progress) as bar:
         for job in jobs:
             bar.begin(job)

@@ -53,7 +53,7 @@ def load_checkpoint(source: str | Path) -> nn.Module:
     Raises:
         ModelError: no such file or name, not safetensors, no header of ours, or weights that do not fit.
     """
-    path = _find(source)
+    path = find_checkpoint(source)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -103,7 +103,12 @@ def misfits(*, missing: Iterable[str], unexpected: Iterable[str], shapes: Iterab
     )
 
 
-def _find(source: str | Path) -> Path:
+def find_checkpoint(source: str | Path) -> Path:
+    """Return the file of a checkpoint: `source` itself, or that of a network with weights in the package.
+
+    Raises:
+        ModelError: neither.
+    """
     path = Path(source)
     if path.is_file():
         return path

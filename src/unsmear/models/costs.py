@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unsmear.models import NETWORKS, create
+from unsmear.models.checkpoints import shipped_checkpoints
 
 
 def parameters(model: nn.Module) -> int:
@@ -29,16 +30,19 @@ def multiply_adds(model: nn.Module, height: int = 256, width: int = 256) -> int:
 
 
 def table() -> str:
-    """Return the networks with their costs as a table in Markdown."""
+    """Return the networks, whether their weights are in the package, and their costs, as Markdown."""
+    shipped = shipped_checkpoints()
     lines = [
-        "| network | low-rank module | parameters | GMAC at 256² | published: M, GMAC | why ours differs |",
-        "|---|---|---:|---:|---:|---|",
+        "| network | low-rank module | weights here | parameters | GMAC at 256² | published: M, GMAC "
+        "| why ours differs |",
+        "|---|---|---|---:|---:|---:|---|",
     ]
     for name, row in NETWORKS.items():
         with torch.device("meta"):  # shapes without numbers
             model = create(name)
         lines.append(
-            f"| {name} | {'yes' if row.low_rank else 'no'} | {parameters(model):,} "
+            f"| {name} | {'yes' if row.low_rank else 'no'} | {'yes' if name in shipped else 'no'} "
+            f"| {parameters(model):,} "
             f"| {multiply_adds(model) / 1e9:.2f} | {_published(row.published)} | {row.reason} |"
         )
     return "\n".join(lines)

@@ -97,9 +97,13 @@ def _write(model: nn.Module, path: Path) -> None:
         model.eval().requires_grad_(False)  # inference in one piece: bands would fix the size
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # Traced here and not by torch.onnx.export, which tries less strict ways one after the other until
+            # one of them leaves sizes of the example in the graph without a word.
+            example = (torch.rand(1, 3, least, least // 2 * 3),)
+            traced = torch.export.export(model, example, dynamic_shapes=(sizes,))
             program = torch.onnx.export(
-                model, (torch.rand(1, 3, least, least // 2 * 3),), dynamo=True, opset_version=OPSET,
-                input_names=["blurred"], output_names=["restored"], dynamic_shapes=(sizes,), verbose=False,
+                traced, dynamo=True, opset_version=OPSET, input_names=["blurred"],
+                output_names=["restored"], verbose=False,
             )  # fmt: skip
         assert program is not None
         proto = program.model_proto

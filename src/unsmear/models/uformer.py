@@ -220,8 +220,9 @@ class Uformer(nn.Module):
 def _bands(x: Tensor, start: int, end: int) -> Iterator[slice]:
     """Cut rows start to end of x (N, H, W, C) into bands: in inference so small that their LeFF stays in
     cache."""
-    whole = torch.is_grad_enabled() or x.device.type != "cpu"
-    height = end - start if whole else max(1, BAND_ELEMENTS // (4 * x[:, 0].numel()) // WINDOW) * WINDOW
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return iter((slice(start, end),))  # no `range`, which would fix the size in an export to ONNX
+    height = max(1, BAND_ELEMENTS // (4 * x[:, 0].numel()) // WINDOW) * WINDOW
     return (slice(row, min(row + height, end)) for row in range(start, end, height))
 
 
