@@ -140,7 +140,9 @@ def pairs(
     seed: Annotated[int, typer.Option(help="Other seeds give other pairs.")] = 0,
     bank: Annotated[Path | None, typer.Option(help="Bank of kernels; without it they are simulated.")] = None,
     settings: Annotated[Path | None, typer.Option(help="TOML file of PairSettings that differ.")] = None,
-    estimates: Annotated[int, typer.Option(help="Estimate the kernels of so many pairs too, for guided networks.")] = 0,
+    estimates: Annotated[
+        int, typer.Option(help="Estimate the kernels of so many pairs too, for guided networks.")
+    ] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; without it one a core.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also write the first 12 as a picture.")] = None,
 ) -> None:

@@ -1,6 +1,6 @@
 """Every figure of one real pair beside the library, or the plain code, that it must equal: a Markdown table.
 
-    python benchmarks/oracles.py blur/000047.png sharp/000047.png --crop 400
+    python benchmarks/metric_oracles.py blur/000047.png sharp/000047.png --crop 400
 
 The tests compare the same on small and on random pictures; this is for pictures of full size, which no test
 can carry. With --crop only the middle is compared, and the shifts in steps of a quarter pixel too, whose
