@@ -242,7 +242,8 @@ def test_a_benchmark_and_a_protocol_of_ones_own(results, tmp_path, monkeypatch):
     assert (tmp_path / "out/pictures/fig-8.png").exists()
     difference = rows(tmp_path / "out/differences.csv")[0]
     assert float(difference["mean"]) < 0 and float(difference["better_on"]) == 1
-    assert "Lonely &amp; &lt;co&gt;" in (tmp_path / "out/tables.html").read_text()
+    page = (tmp_path / "out/tables.html").read_text()
+    assert "Lonely &amp; &lt;co&gt;" in page and "mean, less is better</h3>" in page
 
 
 def test_crops_choose_pictures_and_places(gopro, results, tmp_path):

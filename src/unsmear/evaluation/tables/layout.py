@@ -340,7 +340,8 @@ def _notes(figures: Figures, columns: Sequence["MeasuredColumn"]) -> list[str]:
         notes.append(f"Parts of benchmarks, not to be compared with published figures ({', '.join(parts)}).")
     protocols = {column.protocol.name: column.protocol for column in columns}
     notes += [f"{name}: {protocol.title}." for name, protocol in protocols.items() if protocol.title]
-    return notes
+    falling = dict.fromkeys(column.metric.name for column in columns if not column.metric.higher_is_better)
+    return [*notes, *(f"{name}: less is better." for name in falling)]
 
 
 def _grouping(one: TestSet) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ def _dots(figures: Figures) -> str:
     rivals = [method.label for method in figures.results.methods if method.kind != "input"]
     if not idle or not rivals:
         return ""
-    lines = ["<h2 id='dots'>Gain over the input of every picture</h2>"]
+    lines = ["<h2 id='dots'>Difference from the input, every picture</h2>"]
     for one in figures.results.sets:
         for protocol in one.protocols:
             metric = protocol.metrics[0].name
@@ -173,9 +173,9 @@ def _dots(figures: Figures) -> str:
                 rows.append((label, [(name, gain) for name, gain in gains if abs(gain) < float("inf")]))
             if any(gains for _, gains in rows):
                 unit = protocol.metrics[0].unit
-                lines.append(
-                    f"<h3>{_e(one.benchmark.title)}: {_e(metric)}{f' ({_e(unit)})' if unit else ''}</h3>"
-                )
+                less = "" if protocol.metrics[0].higher_is_better else ", less is better"
+                what = f"{metric}{f' ({unit})' if unit else ''}{less}"
+                lines.append(f"<h3>{_e(one.benchmark.title)}: {_e(what)}</h3>")
                 lines.append(_strip_plot(rows))
     return "\n".join(lines) if len(lines) > 1 else ""
 
