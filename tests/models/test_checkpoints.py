@@ -5,12 +5,12 @@ import struct
 
 import pytest
 import torch
+from oracles import randomise
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 import unsmear
-from oracles import randomise
 from unsmear.errors import ModelError
 from unsmear.models import create
 from unsmear.models.checkpoints import load_checkpoint, save_checkpoint, shipped_checkpoints

@@ -1,9 +1,9 @@
 import pytest
 import torch
+from oracles import randomise, spandrel_nafnet, spandrel_uformer
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from oracles import randomise, spandrel_nafnet, spandrel_uformer
 from unsmear.cli import app
 from unsmear.errors import ModelError
 from unsmear.models import NETWORKS, create

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from oracles import official_deblurgan, official_mscnn, randomise
 from skimage.transform import pyramid_gaussian
 from typer.testing import CliRunner
 
-from oracles import official_deblurgan, official_mscnn, randomise
 from unsmear.cli import app
 from unsmear.errors import ModelError
 from unsmear.models import create

@@ -1,8 +1,8 @@
 import pytest
 import torch
+from oracles import randomise
 from torch import nn
 
-from oracles import randomise
 from unsmear.models import create
 from unsmear.models.costs import parameters
 from unsmear.models.critic import Critic

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles import randomise, spandrel_nafnet
 from torch import nn
 
 import unsmear
-from oracles import randomise, spandrel_nafnet
 from unsmear.errors import ModelError
 from unsmear.models import create
 from unsmear.models.checkpoints import load_checkpoint, save_checkpoint

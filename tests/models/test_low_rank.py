@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from oracles import randomise
+
 from unsmear.models.low_rank import LowRankModule, low_rank_mixing, low_rank_statistics
 
 N, K, C = 60, 5, 16

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from oracles import randomise
 from skimage.transform import pyramid_gaussian
 
-from oracles import randomise
 from unsmear.models import create
 from unsmear.models.costs import multiply_adds, parameters
 from unsmear.models.mscnn import halved

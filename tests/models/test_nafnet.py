@@ -1,8 +1,8 @@
 import pytest
 import torch
+from oracles import randomise
 from torch.nn import functional as F
 
-from oracles import randomise
 from unsmear.errors import ModelError
 from unsmear.models import create, nafnet
 from unsmear.models.nafnet import LOCAL_WINDOW, NAFBlock, window_means

@@ -5,9 +5,9 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from oracles import randomise
 from typer.testing import CliRunner
 
-from oracles import randomise
 from unsmear.cli import app
 from unsmear.errors import ModelError
 from unsmear.models import create

@@ -1,7 +1,7 @@
 import pytest
 import torch
-
 from oracles import randomise
+
 from unsmear.models import create
 from unsmear.models.costs import parameters
 from unsmear.models.deformable import DeformableConv2d

@@ -1,9 +1,9 @@
 import pytest
 import torch
+from oracles import randomise
 from torch import nn
 from torch.nn import functional as F
 
-from oracles import randomise
 from unsmear.models import create
 from unsmear.models.costs import multiply_adds, parameters
 from unsmear.models.restoring import restore

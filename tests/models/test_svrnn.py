@@ -2,9 +2,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from oracles import randomise
 from torch.nn import functional as F
 
-from oracles import randomise
 from unsmear.models import create, svrnn
 from unsmear.models.costs import multiply_adds, parameters
 from unsmear.models.recurrence import DIRECTIONS

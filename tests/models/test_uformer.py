@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 from einops import rearrange
+from oracles import randomise
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from oracles import randomise
 from unsmear.errors import ModelError
 from unsmear.models import create, uformer
 from unsmear.models.costs import multiply_adds, parameters, table

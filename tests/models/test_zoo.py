@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from oracles import randomise
 from torch import nn
 
-from oracles import randomise
 from unsmear.models import NETWORKS, create
 from unsmear.models.checkpoints import load_checkpoint, save_checkpoint
 from unsmear.models.costs import multiply_adds, parameters
