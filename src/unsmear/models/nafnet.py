@@ -165,8 +165,9 @@ def _gate(x: Tensor) -> Tensor:
 
 def _bands(x: Tensor) -> list[slice]:
     """Cut the rows of x (N, H, W, C) into bands: in inference so small that 2C channels stay in cache."""
-    whole = torch.is_grad_enabled() or x.device.type != "cpu"
-    height = x.shape[1] if whole else max(1, BAND_ELEMENTS // (2 * x[:, 0].numel()))
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return [slice(0, x.shape[1])]  # no `range`, which would fix the size in an export to ONNX
+    height = max(1, BAND_ELEMENTS // (2 * x[:, 0].numel()))
     return [slice(row, min(row + height, x.shape[1])) for row in range(0, x.shape[1], height)]
 
 
