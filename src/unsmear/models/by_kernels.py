@@ -97,23 +97,13 @@ class Deblurrer:
             self.network.restore(GuidedPixels(source, field), target, progress=rest)
             believed = belief(unexplained(estimate, reduced_luma(target)[0]))
         if believed == 0:
-            self.said = "the blur that was found does not explain the photo: " + (
-                "restored without it" if self.by_network else "left as it is"
-            )
+            self.said = "the blur that was found does not explain the photo: left as it is"
         elif believed < 1:
             self.said += f", believed to {believed:.0%}"
         if self.network is None or not self.by_network:
             _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
         if believed < 1:
-            _draw_back(self._without_kernels(source), target, believed)
-
-    def _without_kernels(self, source: Pixels) -> Pixels:
-        """What the network makes of a photo that it is shown no kernels for; the photo itself for others."""
-        if self.network is None or not self.by_network:
-            return source
-        plain = TensorPixels(torch.empty(3, source.height, source.width, dtype=torch.float16))
-        self.network.restore(GuidedPixels(source, KernelField.uniform(_no_blur())), plain)
-        return plain
+            _draw_back(source, target, believed)
 
 
 class Estimate(NamedTuple):
