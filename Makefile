@@ -24,7 +24,7 @@ demo: $(LIGHT)  ## deblur the photograph of examples/ into demo/
 	$(VENV)/bin/unsmear deblur examples/blurred/coffee.jpg -o $(OUT) --overwrite --side-by-side
 
 test: $(DEV)  ## run the tests
-	$(ENV_PYTHON) -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(ENV_PYTHON) -m pytest -n $(WORKERS)  # one thread each: workers share the cores
 
 lint: $(DEV)  ## formatter, linter and type checker; they change nothing
 	$(ENV_PYTHON) -m ruff format --check
