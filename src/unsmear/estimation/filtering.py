@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unsmear.errors import KernelError
 from unsmear.estimation.spectra import difference_power, fast_size, kernel_spectrum, periodic
+from unsmear.estimation.splitting import shortened, split
 
 WEIGHT = 3e-3
 """λ of the filtered picture that a guided network gets beside the blurred one (models/guided.py)."""
@@ -128,15 +129,7 @@ def _filtered(
         for weight in weights
     ]
     if variation is not None:
-        picture = seen
-        for step in range(_STEPS):
-            penalty = variation * 2.0**step
-            x, y = picture.roll(-1, -1) - picture, picture.roll(-1, -2) - picture
-            energy = (x * x + y * y).sum(0).clamp_min_(1e-12)
-            kept = (1 - variation / penalty / energy.sqrt()).clamp_min_(0)
-            x, y = x * kept, y * kept
-            back = (x.roll(1, -1) - x) + (y.roll(1, -2) - y)
-            spectrum = (explained + penalty * torch.fft.rfft2(back)) / (power + penalty * edges)
-            picture = torch.fft.irfft2(spectrum, s=size)
+        penalties = [variation * 2.0**step for step in range(_STEPS)]
+        picture = split(seen, explained, power, edges, penalties, shortened(variation))
         pictures.append(picture[..., :height, :width])
     return torch.cat(pictures).clamp_(*_RANGE)

@@ -36,6 +36,7 @@ from unsmear.estimation.spectra import (
     kernel_spectrum,
     periodic,
 )
+from unsmear.estimation.splitting import shortened, split
 
 ROUNDS = 5  # of both steps at each scale (Pan et al. 2014)
 RIDGE = 2.0  # γ, for gradients of values in [0, 1] (Pan et al. 2014)
@@ -211,33 +212,21 @@ class Periodic:
         """The picture with few edges that the kernel explains: λ is `weight`."""
 
         def keep(energy: Tensor, penalty: float) -> Tensor:
-            return (energy >= weight / penalty).float()
+            return energy.ge_(weight / penalty)
 
         steps = math.ceil(math.log2(_LAST_PENALTY / weight)) - 1
         return self._split(kernel, [2 * weight * 2.0**step for step in range(steps)], keep)
 
     def restored(self, kernel: Tensor, weight: float) -> Tensor:
         """The picture restored by total variation, (H', W') of the periodic size."""
-
-        def shorten(energy: Tensor, penalty: float) -> Tensor:
-            return (1 - weight / penalty / energy.sqrt().clamp_min_(1e-12)).clamp_min_(0)
-
-        return self._split(kernel, [weight * 2.0**step for step in range(9)], shorten)
+        return self._split(kernel, [weight * 2.0**step for step in range(9)], shortened(weight))
 
     def _split(
         self, kernel: Tensor, penalties: Sequence[float], part: Callable[[Tensor, float], Tensor]
     ) -> Tensor:
-        """Half-quadratic splitting: `part` says how much of a gradient of energy |g|² is kept."""
         response = kernel_spectrum(kernel, self.size)
         explained, power = response.conj() * self.spectrum, response.abs().square()
-        picture = self.picture
-        for penalty in penalties:
-            right, down = right_difference(picture), down_difference(picture)
-            kept = part(right * right + down * down, penalty)
-            edges = _against(right * kept, down * kept)
-            spectrum = (explained + penalty * torch.fft.rfft2(edges)) / (power + penalty * self.differences)
-            picture = torch.fft.irfft2(spectrum, s=self.size)
-        return picture
+        return split(self.picture, explained, power, self.differences, penalties, part)
 
     def kernel(self, latent: Tensor, start: Tensor) -> Tensor:
         """The kernel, of the size of `start`, that makes the picture's gradients from those of the latent."""
@@ -326,10 +315,6 @@ def right_difference(picture: Tensor) -> Tensor:
 def down_difference(picture: Tensor) -> Tensor:
     """x(i + 1, j) − x(i, j), the picture taken as periodic."""
     return picture.roll(-1, -2) - picture
-
-
-def _against(right: Tensor, down: Tensor) -> Tensor:
-    return right.roll(1, -1) - right + down.roll(1, -2) - down
 
 
 def _resized_kernel(kernel: Tensor, size: int) -> Tensor:
