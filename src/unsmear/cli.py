@@ -181,6 +181,9 @@ def deblur(
         Literal["auto", "network", "kernels"],
         typer.Option(help="A network alone, estimated kernels alone, or what the network is made for."),
     ] = "auto",
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Look for one blur in all of the photo, not for that of each part.")
+    ] = False,
     format: Annotated[str | None, typer.Option(help='Suffix of the new files, such as "png".')] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC.")] = 95,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")] = False,
@@ -194,7 +197,8 @@ def deblur(
 
     summary = deblur_files(
         inputs, output, model=model, device=device, precision=precision, statistics=statistics, tile=tile,
-        by=by, format=format, quality=quality, overwrite=overwrite, side_by_side=side_by_side, progress=True,
+        by=by, fast=fast, format=format, quality=quality, overwrite=overwrite, side_by_side=side_by_side,
+        progress=True,
     )  # fmt: skip
     typer.echo(summary)
     raise typer.Exit(1 if summary.failures else 0)

@@ -8,7 +8,7 @@ from torch import nn
 import unsmear
 from unsmear.basis.kernels import camera_shake
 from unsmear.blurring import blur
-from unsmear.errors import ModelError
+from unsmear.errors import KernelError, ModelError
 from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import guided_input
 from unsmear.metrics import psnr_rgb, psnr_shift
@@ -105,12 +105,17 @@ def test_right_kernels_explain_and_wrong_ones_do_not(shaken, sharp, known) -> No
     assert unexplained(Estimate(grey, KernelField.uniform(one), 1.0), truth) == 0
 
 
+def find(field: KernelField, monkeypatch) -> None:
+    """Have the estimate find a field in every photo."""
+
+    def estimate(source, judge=None):
+        return Estimate(reduced_luma(source)[0], field, 1.0)
+
+    monkeypatch.setattr(by_kernels, "estimate_kernels", estimate)
+
+
 def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
-    monkeypatch.setattr(
-        by_kernels,
-        "estimate_kernels",
-        lambda source, judge=None: Estimate(reduced_luma(source)[0], known, 1.0),
-    )
+    find(known, monkeypatch)
     for network, believed in ((Believer(), True), (Inverter(), False)):
         result = TensorPixels(torch.empty_like(shaken))
         deblurrer = Deblurrer(TiledRestorer(network, precision="fp32"))
@@ -131,12 +136,24 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
     assert torch.equal(deblurred(photo, Inverter(), precision="fp32"), photo)
 
 
+def test_the_fast_way_looks_for_one_kernel_in_all_of_the_photo(shaken, monkeypatch) -> None:
+    from unsmear.deblurring.pictures import make_restorer
+
+    asked = []
+
+    def estimate(source, judge=None):
+        asked.append(judge)
+        raise KernelError("seen")
+
+    monkeypatch.setattr(by_kernels, "estimate_kernels", estimate)
+    for fast in (True, False):
+        with pytest.raises(KernelError, match="seen"):
+            make_restorer(fast=fast).restore(TensorPixels(shaken), TensorPixels(torch.empty_like(shaken)))
+    assert asked[0] is None and isinstance(asked[1], TiledRestorer)
+
+
 def test_kernels_alone_are_judged_by_the_network(shaken, known, monkeypatch) -> None:
-    monkeypatch.setattr(
-        by_kernels,
-        "estimate_kernels",
-        lambda source, judge=None: Estimate(reduced_luma(source)[0], known, 1.0),
-    )
+    find(known, monkeypatch)
     for network, believed in ((Believer(), True), (Inverter(), False)):
         result = TensorPixels(torch.empty_like(shaken))
         parts: list[float] = []

@@ -97,6 +97,7 @@ def deblur_files(
     statistics: Statistics = STATISTICS,
     tile: int | None = None,
     by: By = "auto",
+    fast: bool = False,
     format: str | None = None,
     quality: int = 95,
     overwrite: bool = False,
@@ -108,7 +109,7 @@ def deblur_files(
     Args:
         inputs: files and folders in any mixture. Sub-folders of a folder are mirrored below `output`.
         output: a folder, which is made if it is missing; for a single file also the name of the new file.
-        model, device, precision, statistics, tile, by: as for `deblur`; the network is loaded once.
+        model, device, precision, statistics, tile, by, fast: as for `deblur`; the network is loaded once.
         format: suffix of the new files ("png"); as the input's if not given.
         quality: of formats that lose something, 1 to 100.
         overwrite: make photos again that are there already.
@@ -130,7 +131,7 @@ def deblur_files(
         _check_targets(jobs, [job.beside for job in jobs])
     if overwrite or not all(job.target.exists() for job in jobs):
         restorer = make_restorer(
-            model, device=device, precision=precision, statistics=statistics, tile=tile, by=by
+            model, device=device, precision=precision, statistics=statistics, tile=tile, by=by, fast=fast
         )
         make_writable(output if jobs[0].target != Path(output) else jobs[0].target.parent, UnwritablePhoto)
     elif not isinstance(model, nn.Module):

@@ -43,6 +43,7 @@ class _Options(TypedDict, total=False):
     statistics: Statistics
     tile: int | None
     by: By
+    fast: bool
 
 
 @overload
@@ -58,6 +59,7 @@ def deblur(
     statistics: Statistics = STATISTICS,
     tile: int | None = None,
     by: By = "auto",
+    fast: bool = False,
 ) -> Any:
     """Take the motion blur out of a picture. What is given is left as it is.
 
@@ -75,6 +77,8 @@ def deblur(
             total variation (the guided network in the package says how far to believe them, and `model` is
             left aside); "auto" does both with a guided network, as the one in the package, and has other
             networks restore by themselves.
+        fast: look for one blur in all of the photo, not also for those of its parts. A network that restores
+            by itself is as fast without.
 
     Returns:
         the restored picture: a Photo for a path, otherwise what was given, with its type, shape, alpha and
@@ -86,7 +90,7 @@ def deblur(
         ValueError: floats outside of [0, 1], or a tensor of another shape.
     """
     restorer = make_restorer(
-        model, device=device, precision=precision, statistics=statistics, tile=tile, by=by
+        model, device=device, precision=precision, statistics=statistics, tile=tile, by=by, fast=fast
     )
     if isinstance(picture, (str, os.PathLike)):
         picture = read_photo(picture)
@@ -107,6 +111,7 @@ def make_restorer(
     statistics: Statistics = STATISTICS,
     tile: int | None = None,
     by: By = "auto",
+    fast: bool = False,
 ) -> Restorer:
     """Return what restores, for the arguments of `deblur`. Raises ModelError."""
     if by == "kernels":  # the network in the package says how far to believe them
@@ -124,7 +129,7 @@ def make_restorer(
             f"{model if isinstance(model, (str, Path)) else type(model).__name__}: a guided network restores "
             "by kernels as well; leave --by out, or name another network, such as --model sglrn-t"
         )
-    return Deblurrer(tiled, by_network=by == "auto", tile=tile) if guided else tiled
+    return Deblurrer(tiled, by_network=by == "auto", areas=not fast, tile=tile) if guided else tiled
 
 
 @functools.lru_cache(maxsize=2)

@@ -62,6 +62,9 @@ class Deblurrer:
             by whatever kernels it is given.
         by_network: whether the network's result is taken; otherwise it only says how far to believe the
             kernels, and total variation restores.
+        areas: whether kernels are looked for in areas of the photo too, each of which may hold elsewhere;
+            otherwise one kernel, or those of a camera that turns, for all of it: less is found, in half the
+            time (docs/DEBLURRING.md).
         tile: side of the largest tile in pixels, for total variation.
 
     Attributes:
@@ -69,15 +72,21 @@ class Deblurrer:
     """
 
     def __init__(
-        self, network: TiledRestorer | None = None, *, by_network: bool = True, tile: int | None = None
+        self,
+        network: TiledRestorer | None = None,
+        *,
+        by_network: bool = True,
+        areas: bool = True,
+        tile: int | None = None,
     ) -> None:
         self.network, self.by_network, self.tile, self.said = network, by_network, tile, ""
+        self.judge = network if areas else None
 
     def restore(
         self, source: Pixels, target: Pixels, *, progress: Callable[[float], None] = lambda _: None
     ) -> None:
         """Restore `source` into `target`, which has its size; see `TiledRestorer.restore`."""
-        estimate = estimate_kernels(source, self.network)
+        estimate = estimate_kernels(source, self.judge)
         progress(_SHARE)
         if estimate.nothing:
             self.said = "nothing to tell a blur by: left as it is"
