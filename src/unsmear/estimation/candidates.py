@@ -7,18 +7,11 @@ right, and where, is for others to judge (models/judging.py), and those that are
 """
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from unsmear.errors import KernelError
 from unsmear.estimation.uniform import Search, search
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 OVERLAP = 0.25
 """Part of an area that lies in its neighbour too."""
@@ -59,32 +52,10 @@ def find_candidates(grey: Tensor) -> list[Search]:
         except KernelError as error:  # of one colour
             return error
 
-    first, *others = in_threads(look, range(len(pieces)))
+    first, *others = [look(index) for index in range(len(pieces))]
     if isinstance(first, KernelError):
         raise first
     return [first, *(found for found in others if isinstance(found, Search))]
-
-
-def refine(found: Sequence[Search]) -> None:
-    """Bring kernels to full size."""
-    in_threads(lambda search: search.refine(1.0), found)
-
-
-def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Return work(item) of each, in as many threads as PyTorch has, each of which computes for itself.
-
-    Pictures of this size are too small to be worth sharing out: two threads of one core each take little more
-    than half the time of one that uses two.
-    """
-    count = min(torch.get_num_threads(), len(items))
-    if count < 2:
-        return [work(item) for item in items]
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, items))
-    finally:
-        torch.set_num_threads(before)
 
 
 def _spans(length: int, count: int) -> list[slice]:

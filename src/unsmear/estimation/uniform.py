@@ -44,7 +44,8 @@ _LAST_PENALTY = 1e3  # of β; Pan et al. go to 1e5, which gains nothing here and
 _LEAST_WEIGHT = 1e-4  # of λ (Pan et al. 2014)
 _FIRST_SIZE = 5  # pixels; the kernel's largest size at the coarsest scale
 _SMALLEST_SIDE = 24  # pixels of the coarsest picture
-_COARSE = 150_000  # pixels; the starts are compared at the last scale below
+_COARSE = 150_000  # pixels; the last scale below is as far as `search` goes
+_COMPARED = 0.5  # of these pixels: there the starts are compared, and the better one goes on
 _DECONVOLUTION = 2e-3  # weight of the total variation in the comparison
 _GROWTH = 0.1
 _PRODUCTS = 150
@@ -100,7 +101,7 @@ def estimate_uniform(
         grey: v, (H,W), values in [0, 1].
         largest: the kernel's largest side in pixels; a fifth of the shorter side where None.
         starts: what is tried.
-        coarse: pixels at which the starts are compared, at most.
+        coarse: pixels at which `search` stops, at most; the starts are compared at half of them.
 
     Returns:
         The fit at full size.
@@ -119,6 +120,8 @@ def search(
 ) -> "Search":
     """Look for the kernel of a picture as far as the last scale of at most `coarse` pixels.
 
+    The starts are compared at half as many pixels, and the better one goes on.
+
     Arguments and errors are those of `estimate_uniform`, which goes on from here to full size.
     """
     if grey.ndim != 2 or min(grey.shape) < 8:
@@ -131,8 +134,10 @@ def search(
     largest = max(3, largest or min(grey.shape) // 5)
     runs = [Search(grey, start, largest) for start in starts]
     for run in runs:
-        run.refine(min(1.0, math.sqrt(coarse / grey.numel())))
-    return min(runs, key=lambda run: run.cost()) if len(runs) > 1 else runs[0]
+        run.refine(min(1.0, math.sqrt(_COMPARED * coarse / grey.numel())))
+    found = min(runs, key=lambda run: run.cost()) if len(runs) > 1 else runs[0]
+    found.refine(min(1.0, math.sqrt(coarse / grey.numel())))
+    return found
 
 
 class Search:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unsmear.blurring import blur, luma
 from unsmear.errors import KernelError
 from unsmear.estimation.camera import estimate_camera
-from unsmear.estimation.candidates import find_candidates, refine
+from unsmear.estimation.candidates import find_candidates
 from unsmear.estimation.deconvolution import WEIGHT, deconvolve
 from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import filtered, guided_input
@@ -96,15 +96,16 @@ class Deblurrer:
         field = estimate.field.scaled(estimate.factor)
         turning = "" if field.is_uniform else ", not the same everywhere"
         self.said = f"blur of up to {2 * field.reach + 1} pixels{turning}"
-        steps = 2 if self.network is not None and not self.by_network else 1
 
         def rest(part: float) -> None:
-            progress((1 - _SHARE) * part / steps)
+            progress((1 - _SHARE) * part)
 
         believed = 1.0
-        if self.network is not None:
+        if self.network is not None and self.by_network:
             self.network.restore(GuidedPixels(source, field), target, progress=rest)
             believed = belief(unexplained(estimate, reduced_luma(target)[0]))
+        elif self.network is not None:
+            believed = belief(_unexplained_by_copy(source, field, self.network))
         if believed == 0:
             self.said = "the blur that was found does not explain the photo: left as it is"
         elif believed < 1:
@@ -181,7 +182,8 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
     rows, columns = (
         (np.arange(count, dtype=np.float64) + 0.5) * CELL * scale - 0.5 for count in parts.shape[1:]
     )
-    refine([found[index] for index in kept])
+    for index in kept:
+        found[index].refine(1.0)
     refined = [found[index].kernel for index in kept]
     reach = max(kernel.shape[-1] // 2 for kernel in refined)
     if len(refined) == 1:
@@ -212,6 +214,15 @@ def unexplained(estimate: Estimate, restored: Tensor) -> float:
         for x in (restored, grey)
     ]
     return errors[0] / errors[1] if errors[1] > _EXACT else 0.0
+
+
+def _unexplained_by_copy(source: Pixels, field: KernelField, network: TiledRestorer) -> float:
+    """`unexplained` of a copy of `JUDGED_PIXELS`, restored by the network: what is known of the kernels."""
+    small, factor = reduced(source, JUDGED_PIXELS)
+    copy, restored = TensorPixels(small), TensorPixels(torch.empty_like(small))
+    kernels = field.scaled(1 / factor)
+    network.restore(GuidedPixels(copy, kernels), restored)
+    return unexplained(Estimate(luma(small), kernels, 1.0), luma(restored.values))
 
 
 def belief(unexplained: float) -> float:
