@@ -49,11 +49,12 @@ def deformable_conv2d(
     wide = torch.promote_types(features.dtype, torch.float32)
     table = rearrange(features.to(wide), "n c h w -> (n h w) c").contiguous()
     kernel = rearrange(weight, "o c i j -> o (i j c)")
-    step = max(1, BAND_ELEMENTS // (n * width * taps * channels))
-    if torch.is_grad_enabled():
-        step = height
+    step, tops = height, [0]  # one band, without a range over rows: that would fix their number in an export
+    if not torch.is_grad_enabled():
+        step = max(1, BAND_ELEMENTS // (n * width * taps * channels))
+        tops = list(range(0, height, step))
     bands = []
-    for top in range(0, height, step):
+    for top in tops:
         moved, factors = (t[:, :, top : top + step].to(wide) for t in (offsets, modulation))
         pixels, shares = _samples(moved, factors, sides=sides, top=top, height=height)
         sampled = F.embedding_bag(pixels, table, per_sample_weights=shares, mode="sum")  # (pixels·k², C)
