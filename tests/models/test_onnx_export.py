@@ -64,6 +64,28 @@ def test_a_network_with_the_module_at_three_sizes(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "a.safetensors"]
 
 
+@needs_onnx
+@pytest.mark.filterwarnings("ignore")
+def test_deformable_convolutions_at_another_size(tmp_path):
+    """No loop over bands of rows is written down with the example's count: RADN's export was refused so."""
+    import onnxruntime
+    from torch.export import Dim
+
+    from unsmear.models.deformable import DeformableConv2d
+
+    layer = randomise(DeformableConv2d(channels=4, out_channels=3)).eval()
+    sides = {2: Dim("height", min=8), 3: Dim("width", min=8)}
+    example = (torch.rand(1, 4, 64, 48),)
+    file = tmp_path / "layer.onnx"
+    torch.onnx.export(layer, example, str(file), dynamo=True, dynamic_shapes=(sides,))
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    image = torch.rand(1, 4, 40, 70, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = layer(image)
+    (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_what_cannot_be_written_is_said(tmp_path):
     model = create("nafnet-16", **TINY)
     with pytest.raises(ModelError, match="expected a name that ends in"):
