@@ -80,13 +80,13 @@ class Deblurrer:
         tile: int | None = None,
     ) -> None:
         self.network, self.by_network, self.tile, self.said = network, by_network, tile, ""
-        self.judge = network if areas else None
+        self._judge = network if areas else None
 
     def restore(
         self, source: Pixels, target: Pixels, *, progress: Callable[[float], None] = lambda _: None
     ) -> None:
         """Restore `source` into `target`, which has its size; see `TiledRestorer.restore`."""
-        estimate = estimate_kernels(source, self.judge)
+        estimate = estimate_kernels(source, self._judge)
         progress(_SHARE)
         if estimate.nothing:
             self.said = "nothing to tell a blur by: left as it is"
@@ -106,11 +106,13 @@ class Deblurrer:
             believed = belief(unexplained(estimate, reduced_luma(target)[0]))
         elif self.network is not None:
             believed = belief(_unexplained_by_copy(source, field, self.network))
+            if believed == 0:
+                rest(1.0)
         if believed == 0:
             self.said = "the blur that was found does not explain the photo: left as it is"
         elif believed < 1:
             self.said += f", believed to {believed:.0%}"
-        if self.network is None or not self.by_network:
+        if believed > 0 and (self.network is None or not self.by_network):
             _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
         if believed < 1:
             _draw_back(source, target, believed)
