@@ -4,8 +4,8 @@
 
 Levin: PSNR on luma after the best whole-pixel shift; error ratio = squared error with the estimated kernel
 / with the kernel that was measured for the set, as Levin et al. have it, and / with the one that
-`estimate_kernels` finds from the sharp photograph, which fits better. All restored by `deconvolve`. Köhler: luma, shift and gain
-aligned against one preview frame, which compares with nothing published. Seconds: estimate, restoration.
+`estimate_kernels` finds from the sharp photograph, which fits better. All restored by `deconvolve`. Köhler:
+luma, shift and gain aligned against one preview frame, which compares with nothing published. Seconds: estimate, restoration.
 """
 
 import argparse
@@ -89,13 +89,10 @@ def main() -> None:
             ratio = ""
             if name == "Levin":
                 own = measured(options.data, stem)
-                known = [
-                    max(
-                        float(score(deconvolve(blurred, k[None])[None], sharp[None], max_shift=24))
-                        for k in ks
-                    )
-                    for ks in ((own, own.flip(0, 1)), (from_truth(sharp, blurred)[0],))
-                ]
+                known = []
+                for kernels in ((own, own.flip(0, 1)), from_truth(sharp, blurred)):
+                    best = [deconvolve(blurred, kernel[None]) for kernel in kernels]
+                    known.append(max(float(score(x[None], sharp[None], max_shift=24)) for x in best))
                 ratios.append([10 ** ((best - after) / 10) for best in known])
                 ratio = ", ".join(f"{r:.2f}" for r in ratios[-1])
             gains.append(after - before)
