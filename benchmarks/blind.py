@@ -5,7 +5,8 @@
 Levin: PSNR on luma after the best whole-pixel shift; error ratio = squared error with the estimated kernel
 / with the kernel that was measured for the set, as Levin et al. have it, and / with the one that
 `estimate_kernels` finds from the sharp photograph, which fits better. All restored by `deconvolve`. Köhler:
-luma, shift and gain aligned against one preview frame, which compares with nothing published. Seconds: estimate, restoration.
+luma, shift and gain aligned against one preview frame, which compares with nothing published. Seconds:
+estimate, restoration.
 """
 
 import argparse
