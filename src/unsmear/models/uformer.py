@@ -151,9 +151,6 @@ class Uformer(nn.Module):
     minimum_size = 16 * WINDOW
     global_context = False
     LOW_RANK_POINT = "middle"
-    not_in_onnx = (
-        "its windows export, but onnxruntime's output is off by 0.025 at sizes other than the example's"
-    )
 
     def __init__(
         self,
