@@ -1,14 +1,15 @@
 """Speed and peak memory of the networks at 256×256 and 1280×720, NAFNet and Uformer beside spandrel's.
 
     python benchmarks/zoo.py [--names nafnet-32 uformer-t] [--sizes 256x256 1280x720] [--rounds 3]
-                             [--threads 2] [--write]
+                             [--threads 2] [--alone] [--write]
 
 Each network and size has a process of its own, which has called `prepare_process()` as every command of
 unsmear does, and a second one for spandrel's with the same weights, as it comes. The two take turns; float32,
 without gradients, one round to warm up. Seconds are medians over the rounds: by the clock, and of the
 processor in brackets, which a busy machine disturbs less. The ratio spandrel / ours is the median of the
 ratios of the rounds. Memory is the largest resident size of the process less that before its first picture.
-spandrel's Uformer takes squares only: 1280×720 is padded to 1280×1280 for it, as its authors' test does.
+spandrel's Uformer takes squares only: 1280×720 is padded to 1280×1280 for it, as its authors' test does, with
+zeros where ours mirrors, so that the border differs. --alone leaves spandrel's out.
 --write puts the table into docs/PERFORMANCE.md.
 """
 
@@ -88,12 +89,12 @@ def serve(pipe: Connection, side: str, name: str, height: int, width: int, threa
     pipe.send(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 
 
-def measured(name: str, height: int, width: int, rounds: int, threads: int) -> str:
+def measured(name: str, height: int, width: int, rounds: int, threads: int, *, alone: bool) -> str:
     """One row of the table."""
     import torch
 
     context = multiprocessing.get_context("spawn")
-    sides = ["ours", "spandrel"] if theirs(name) is not None else ["ours"]
+    sides = ["ours"] if alone or theirs(name) is None else ["ours", "spandrel"]
     pipes, workers = {}, []
     for side in sides:
         pipes[side], end = context.Pipe()
@@ -144,6 +145,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["256x256", "1280x720"], help="WIDTHxHEIGHT")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--alone", action="store_true", help="without spandrel's")
     parser.add_argument("--write", action="store_true", help="put the table into docs/PERFORMANCE.md")
     options = parser.parse_args()
 
@@ -158,7 +160,7 @@ def main() -> None:
     for name in options.names:
         for size in options.sizes:
             width, height = map(int, size.split("x"))
-            lines.append(measured(name, height, width, options.rounds, options.threads))
+            lines.append(measured(name, height, width, options.rounds, options.threads, alone=options.alone))
             print(lines[-1], flush=True)
     if options.write:
         document = DOCUMENT.read_text(encoding="utf-8")
