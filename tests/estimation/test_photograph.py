@@ -123,6 +123,10 @@ def test_regions_of_one_kernel_share_it_and_those_of_two_get_masks():
         assert alikeness(here, kernel) > 0.9
     # the region that says nothing takes what its neighbours say, half and half
     assert 0.2 < float(masks[0, 64, 192]) < 0.8
+    # a stray estimate that is hardly believed is no kernel of the basis
+    stray, masks = _field(regions([across] * 3 + [along], [1, 1, 1, 0.1], [1] * 4), grid, (128, 320))
+    assert masks is None
+    assert alikeness(stray[0], across) > 0.95
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ _LEAST_WEIGHT = 0.2  # mean weight of the regions; below it nothing can be told
 _DEFOCUS = 1.3  # pixels of spread from which a photograph without motion is called soft
 _ALIKE = 0.8  # normalised correlation from which two kernels count as one
 _MOST_BASES = 9
+_LEAST_TRUST = 0.05  # of all confidence; a group of kernels with less is a stray estimate
 
 
 @dataclass(frozen=True)
@@ -335,6 +336,8 @@ def _field(
             groups[int(np.argmax(values))].append((number, kernel))
         else:
             groups.append([(number, kernel)])
+    least = _LEAST_TRUST * trust.sum()
+    groups = [group for group in groups if sum(trust[number] for number, _ in group) >= least]
     basis = np.stack(_same_size([_mean_kernel(group, trust) for group in groups]))
     result = torch.from_numpy(np.ascontiguousarray(trim_kernels(center_kernels(basis))))
     if len(groups) == 1:
