@@ -9,7 +9,7 @@ without gradients, one round to warm up. Seconds are medians over the rounds: by
 processor in brackets, which a busy machine disturbs less. The ratio spandrel / ours is the median of the
 ratios of the rounds. Memory is the largest resident size of the process less that before its first picture.
 spandrel's Uformer takes squares only: 1280×720 is padded to 1280×1280 for it, as its authors' test does, with
-zeros where ours mirrors, so that the border differs. --alone leaves spandrel's out.
+zeros where ours mirrors, so that the outputs differ. --alone leaves spandrel's out.
 --write puts the table into docs/PERFORMANCE.md.
 """
 
