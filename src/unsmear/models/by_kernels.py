@@ -36,6 +36,7 @@ JUDGED_PIXELS = 250_000
 BELIEF = (0.85, 0.35)
 """From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
 
+_CAREFUL = 2  # power of the belief for total variation, which goes further than the network, right or wrong
 _STRIP = 256  # rows of the photo that are made float at a time
 _SMALLEST = 16  # pixels of the shorter side; below, nothing can be told of a blur
 _SHARE = 0.4  # of the time that the estimate takes, for progress reports
@@ -105,7 +106,7 @@ class Deblurrer:
             self.network.restore(GuidedPixels(source, field), target, progress=rest)
             believed = belief(unexplained(estimate, reduced_luma(target)[0]))
         elif self.network is not None:
-            believed = belief(_unexplained_by_copy(source, field, self.network))
+            believed = belief(_unexplained_by_copy(source, field, self.network)) ** _CAREFUL
             if believed == 0:
                 rest(1.0)
         if believed == 0:
