@@ -1,6 +1,6 @@
-"""The paper's two claims put to the test, small: the low-rank module (its Table 1) and the data (its Table 2).
+"""The paper's two claims put to the test, small: the low-rank module (Table 1) and the data (Table 2).
 
-    python benchmarks/claims.py run --sharp PHOTOS --data DATA [--seeds 0 1 2] [--log FILE]
+    python benchmarks/claims.py run --sharp PHOTOS --data DATA [--banks FOLDER] [--seeds 0 1 2] [--log FILE]
     python benchmarks/claims.py report [--log FILE] [--write]
 
 Claim 1: MSCNN, RADN and Uformer-T, made small (SMALL), without the module, with it, and with the control, a
@@ -10,12 +10,17 @@ adaptive    our pairs: Eq. 2 with random kernels and masks (PairSettings' defaul
 frames      averaged frames (frame_averaging.py), of all photographs: another blur, the same scenes
 scene       averaged frames of FOUR photographs: a benchmark with few scenes
 
-Every run: 700 steps of 2 patches of 128×128, each pair seen once, MSE, Adam, the rate falling from 1e-3 (MSCNN
-2e-3) to 0 along a cosine, gradients clipped to norm 1, one thread, float32. Runs of one seed see the same pairs
-in the same order and start from the same weights but for the inserted block, which starts as the identity: they
-are compared pair by pair. Scored: 48 held-out pairs of `adaptive` and 48 of `frames`, of photographs that no
-run has seen; and of the development pairs in DATA the middle 512×512 of GoPro (8), REDS (3), Köhler (every
-second, 12, by shift and gain against one preview frame) and Lai's uniform ones (20, by shift).
+And a question of our own: MSCNN and RADN trained on `adaptive` with all kernels drawn from a bank, one that
+was `estimated` from blurred photographs or one that was `simulated`: FOLDER/estimated.safetensors and
+FOLDER/simulated.safetensors.
+
+Every run: 700 steps of 2 patches of 128×128, each pair seen once, MSE, Adam, the rate falling from 1e-3
+(MSCNN 2e-3) to 0 along a cosine, gradients clipped to norm 1, one thread, float32. Runs of one seed see the
+same pairs in the same order and start from the same weights but for the inserted block, which starts as the
+identity: they are compared pair by pair. Scored: 48 held-out pairs of `adaptive` and 48 of `frames`, of
+photographs that no run has seen; and of the development pairs in DATA the middle 512×512 of GoPro (8), REDS
+(3), Köhler (every second, 12, by shift and gain against one preview frame) and Lai's uniform ones (20, by
+shift).
 
 A run is a line of the log, written when it ends; runs that are in the log are not run again, and several
 processes may share one log. `report` needs the log alone; --write puts its tables into docs/REPRODUCTION.md.
@@ -28,18 +33,17 @@ import math
 import re
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from development import koehler_pairs
-from frame_averaging import averaged_frames
 from safetensors.torch import load_file, save_file
 from scipy import stats
 from torch import Tensor, nn
-from zoo_study import RATE, RATES, VARIANTS
 
+from development import koehler_pairs
+from frame_averaging import averaged_frames
 from unsmear.evaluation import find_pairs
 from unsmear.evaluation.benchmarks import find_benchmark
 from unsmear.evaluation.benchmarks.base import read_picture
@@ -51,6 +55,7 @@ from unsmear.pairs import PairSampler, PairSettings
 from unsmear.pairs.sampling import stack_pairs
 from unsmear.photo import find_photos
 from unsmear.training.losses import mse, over_scales
+from zoo_study import RATE, RATES, VARIANTS
 
 ROOT = Path(__file__).parents[1]
 LOG = ROOT / "recipes" / "history" / "claims.jsonl"
@@ -63,8 +68,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "uformer-t": {"width": 8, "depths": (1,) * 9},
 }
 STEPS, BATCH, SIZE, MARGIN, HELD, CROP = 700, 2, 128, 64, 48, 512
+BLURRED = 40.0  # dB of the input; what is above is not blurred (8 % of `adaptive`), and is not scored
 HELD_PHOTOS, SCENE_PHOTOS = 30, 4
 DATA = ("adaptive", "frames", "scene")
+BANKS, BANKED = ("estimated", "simulated"), ("mscnn", "radn")
 SETS = {
     "adaptive": "held-out adaptive",
     "frames": "held-out frames",
@@ -76,7 +83,7 @@ SETS = {
 Pool = tuple[Tensor, Tensor]
 
 
-def wanted(seeds: list[int]) -> Iterator[dict[str, Any]]:
+def wanted(seeds: list[int], banks: Path | None) -> Iterator[dict[str, Any]]:
     """Every run, seeds outermost: whenever it is cut off, each comparison has as many seeds."""
     for seed in seeds:
         for variant in VARIANTS:
@@ -85,17 +92,21 @@ def wanted(seeds: list[int]) -> Iterator[dict[str, Any]]:
         for data in DATA[1:]:
             for network in SMALL:
                 yield {"network": network, "variant": "off", "data": data, "seed": seed}
+    for seed in seeds if banks else []:
+        for data in BANKS:
+            for network in BANKED:
+                yield {"network": network, "variant": "off", "data": data, "seed": seed}
 
 
 # Data
 
 
-def pool(kind: str, photos: list[Path], count: int, seed: int) -> Pool:
-    """Blurred and sharp (count, 3, SIZE, SIZE), kept in runs/ as 8 bit."""
+def pool(kind: str, photos: list[Path], count: int, seed: int, bank: Path | None = None) -> Pool:
+    """Blurred and sharp (count, 3, SIZE, SIZE), kept in runs/ as 8 bit; kinds but `frames` by PairSampler."""
     path = POOLS / f"{kind}-{len(photos)}-{count}-{seed}.safetensors"
     if not path.exists():
-        if kind == "adaptive":
-            sampler = PairSampler(photos, seed=seed, size=SIZE)
+        if kind != "frames":
+            sampler = PairSampler(photos, bank, seed=seed, size=SIZE)
             blurred, sharp = stack_pairs([sampler[index] for index in range(count)])
         else:
             still = PairSettings(
@@ -103,7 +114,9 @@ def pool(kind: str, photos: list[Path], count: int, seed: int) -> Pool:
                 noise=(0, 0), jpeg_share=0, saturation_share=0,
             )  # fmt: skip
             sampler = PairSampler(photos, seed=seed, size=SIZE + MARGIN, settings=still)
-            made = [averaged_frames(sampler[index].sharp, SIZE, seed * count + index) for index in range(count)]
+            made = [
+                averaged_frames(sampler[index].sharp, SIZE, seed * count + index) for index in range(count)
+            ]
             blurred, sharp = (torch.stack(side) for side in zip(*made, strict=True))
         POOLS.mkdir(parents=True, exist_ok=True)
         levels = {"blurred": (blurred * 255).round().byte(), "sharp": (sharp * 255).round().byte()}
@@ -114,10 +127,11 @@ def pool(kind: str, photos: list[Path], count: int, seed: int) -> Pool:
     return kept["blurred"].float() / 255, kept["sharp"].float() / 255
 
 
-def training_pool(data: str, photos: list[Path], seed: int) -> Pool:
+def training_pool(data: str, photos: list[Path], seed: int, banks: Path | None) -> Pool:
     """What a run is trained on: STEPS · BATCH pairs."""
     shown = photos[:: max(1, len(photos) // SCENE_PHOTOS)][:SCENE_PHOTOS] if data == "scene" else photos
-    return pool("adaptive" if data == "adaptive" else "frames", shown, STEPS * BATCH, seed)
+    bank = banks / f"{data}.safetensors" if banks and data in BANKS else None
+    return pool("frames" if data == "scene" else data, shown, STEPS * BATCH, seed, bank)
 
 
 class Scored:
@@ -182,11 +196,11 @@ def started(network: str, variant: str, seed: int) -> nn.Module:
     return model
 
 
-def run(key: dict[str, Any], photos: list[Path], scored: Scored) -> dict[str, Any]:
+def run(key: dict[str, Any], photos: list[Path], scored: Scored, banks: Path | None) -> dict[str, Any]:
     """Train and score one network."""
     begun = time.process_time()
     model = started(key["network"], key["variant"], key["seed"])
-    blurred, sharp = training_pool(key["data"], photos, key["seed"])
+    blurred, sharp = training_pool(key["data"], photos, key["seed"], banks)
     optimizer = torch.optim.Adam(model.parameters())
     weights = getattr(model, "scale_weights", None)
     losses = []
@@ -210,11 +224,23 @@ def run(key: dict[str, Any], photos: list[Path], scored: Scored) -> dict[str, An
     }
 
 
+FIELDS = ("network", "variant", "data", "seed")
+BEFORE = ("input", "", "", 0)
+"""The line of a log that holds PSNR and SSIM of the blurred pictures themselves."""
+
+
 def read_log(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """The runs of a log by network, variant, data, seed."""
+    """The lines of a log by network, variant, data, seed."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = [json.loads(line) for line in lines]
-    return {(row["network"], row["variant"], row["data"], row["seed"]): row for row in rows}
+    return {tuple(row[field] for field in FIELDS): row for row in rows}
+
+
+def write(path: Path, row: dict[str, Any]) -> None:
+    """Append a line; other processes wait."""
+    with path.open("a", encoding="utf-8") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        log.write(json.dumps(row) + "\n")
 
 
 def run_all(options: argparse.Namespace) -> None:
@@ -224,13 +250,13 @@ def run_all(options: argparse.Namespace) -> None:
     held, trained = photos[-HELD_PHOTOS:], photos[:-HELD_PHOTOS]
     scored = Scored(options.data, held)
     part, parts = map(int, options.part.split("/"))
-    for number, key in enumerate(wanted(options.seeds)):
+    if BEFORE not in read_log(options.log):
+        write(options.log, dict(zip(FIELDS, BEFORE, strict=True)) | {"before": scored.before})
+    for number, key in enumerate(wanted(options.seeds, options.banks)):
         if tuple(key.values()) in read_log(options.log) or number % parts != part - 1:
             continue
-        row = run(key, trained, scored)
-        with options.log.open("a", encoding="utf-8") as log:
-            fcntl.flock(log, fcntl.LOCK_EX)
-            log.write(json.dumps(row) + "\n")
+        row = run(key, trained, scored, options.banks)
+        write(options.log, row)
         means = {name: round(statistics.fmean(gain["psnr"]), 3) for name, gain in row["gains"].items()}
         print(*key.values(), f"{row['seconds']} s", means, flush=True)
 
@@ -248,71 +274,87 @@ def interval(values: list[float]) -> str:
     return f"{mean:+.3f} ± {half:.3f} (p {p:.2g})"
 
 
-def mean_gain(row: dict[str, Any], name: str, metric: str) -> float:
-    return statistics.fmean(row["gains"][name][metric])
+Log = dict[tuple[Any, ...], dict[str, Any]]
 
 
-def spread(rows: list[dict[str, Any]], name: str, metric: str = "psnr") -> str:
-    """Mean over the seeds of the mean gain, and the standard deviation between seeds."""
-    values = [mean_gain(row, name, metric) for row in rows]
-    return f"{statistics.fmean(values):+.2f}" + (
-        f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    )
+def mean_gain(log: Log, key: tuple[Any, ...], name: str, metric: str) -> float:
+    """Over the pictures of a set that are blurred: below 40 dB before."""
+    pairs = zip(log[key]["gains"][name][metric], log[BEFORE]["before"][name], strict=True)
+    return statistics.fmean(gain for gain, (psnr, _) in pairs if psnr < BLURRED)
 
 
-def sections(log: dict[tuple[Any, ...], dict[str, Any]]) -> dict[str, str]:
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):+.2f}{deviation}"
+
+
+def sections(log: Log) -> dict[str, str]:
     """The tables of docs/REPRODUCTION.md by the name of their marker."""
-    seeds = sorted({key[3] for key in log})
+    seeds = sorted({key[3] for key in log if key != BEFORE})
 
-    def of(network: str, variant: str, data: str = "adaptive") -> list[dict[str, Any]]:
-        keys = [(network, variant, data, seed) for seed in seeds]
-        return [log[key] for key in keys if key in log]
+    def gains(network: str, arm: tuple[str, str], name: str, metric: str) -> dict[int, float]:
+        keys = {seed: (network, *arm, seed) for seed in seeds}
+        return {seed: mean_gain(log, key, name, metric) for seed, key in keys.items() if key in log}
 
-    def differences(one: tuple[str, str], other: tuple[str, str], name: str, metric: str) -> list[float]:
-        return [
-            mean_gain(log[a], name, metric) - mean_gain(log[b], name, metric)
-            for network in SMALL
-            for seed in seeds
-            if (a := (network, *one, seed)) in log and (b := (network, *other, seed)) in log
+    def table(column: str, networks: Iterable[str], arms: dict[str, tuple[str, str]]) -> str:
+        lines = [
+            f"| network, seeds | {column} | " + " | ".join(SETS.values()) + " |",
+            "|---|---|" + "---:|" * len(SETS),
         ]
+        for network in networks:
+            for label, arm in arms.items():
+                if values := {name: list(gains(network, arm, name, "psnr").values()) for name in SETS}:
+                    count = len(values["GoPro"])
+                    if count:
+                        cells = " | ".join(spread(gained) for gained in values.values())
+                        lines.append(f"| {network}, {count} | {label} | {cells} |")
+        return "\n".join(lines)
 
-    head = "| network | {} | " + " | ".join(SETS.values()) + " |\n|---|---|" + "---:|" * len(SETS)
-    parts = {}
-    for marker, column, arms in (
-        ("module", "module", [(variant, "adaptive") for variant in VARIANTS]),
-        ("data", "trained on", [("off", data) for data in DATA]),
-    ):
-        lines = [head.format(column)]
-        for network in SMALL:
-            for variant, data in arms:
-                if rows := of(network, variant, data):
-                    label = f"{variant}, {rows[0]['parameters']:,}" if marker == "module" else data
-                    cells = " | ".join(spread(rows, name) for name in SETS)
-                    lines.append(f"| {network}, {len(rows)} seeds | {label} | {cells} |")
-        parts[marker] = "\n".join(lines)
-    for marker, contrasts in (
-        ("module-test", {
-            "module − none": (("on", "adaptive"), ("off", "adaptive")),
-            "module − control": (("on", "adaptive"), ("control", "adaptive")),
-            "control − none": (("control", "adaptive"), ("off", "adaptive")),
-        }),
-        ("data-test", {
-            "adaptive − scene": (("off", "adaptive"), ("off", "scene")),
-            "adaptive − frames: the blur": (("off", "adaptive"), ("off", "frames")),
-            "frames − scene: the scenes": (("off", "frames"), ("off", "scene")),
-        }),
-    ):  # fmt: skip
-        lines = ["| difference | metric | " + " | ".join(SETS.values()) + " |", "|---|---|" + "---:|" * len(SETS)]
-        for label, (one, other) in contrasts.items():
+    def contrasts(networks: Iterable[str], pairs: dict[str, tuple[tuple[str, str], tuple[str, str]]]) -> str:
+        lines = [
+            "| difference, pairs of runs | metric | " + " | ".join(SETS.values()) + " |",
+            "|---|---|" + "---:|" * len(SETS),
+        ]
+        for label, (one, other) in pairs.items():
             for metric, unit in (("psnr", "PSNR, dB"), ("ssim", "SSIM")):
-                values = {name: differences(one, other, name, metric) for name in SETS}
-                cells = " | ".join(interval(v) if v else "–" for v in values.values())
-                count = len(next(iter(values.values())))
-                lines.append(f"| {label} ({count} pairs of runs) | {unit} | {cells} |")
-        parts[marker] = "\n".join(lines)
-    seconds = sum(row["seconds"] for row in log.values())
-    parts["effort"] = f"{len(log)} runs, {seconds / 3600:.1f} hours of one core, seeds {seeds[0]} to {seeds[-1]}."
-    return parts
+                values: dict[str, list[float]] = {name: [] for name in SETS}
+                for network in networks:
+                    for name in SETS:
+                        first, second = (gains(network, arm, name, metric) for arm in (one, other))
+                        values[name] += [first[seed] - second[seed] for seed in first if seed in second]
+                if count := len(values["GoPro"]):
+                    cells = " | ".join(interval(gained) for gained in values.values())
+                    lines.append(f"| {label}, {count} | {unit} | {cells} |")
+        return "\n".join(lines)
+
+    module = {variant: (variant, "adaptive") for variant in VARIANTS}
+    data = {kind: ("off", kind) for kind in (*DATA, *BANKS)}
+    seconds = sum(row["seconds"] for key, row in log.items() if key != BEFORE)
+    return {
+        "module": table("module", SMALL, module),
+        "module-test": contrasts(
+            SMALL,
+            {
+                "module − none": (module["on"], module["off"]),
+                "module − control": (module["on"], module["control"]),
+                "control − none": (module["control"], module["off"]),
+            },
+        ),
+        "data": table("trained on", SMALL, {kind: data[kind] for kind in DATA}),
+        "data-test": contrasts(
+            SMALL,
+            {
+                "adaptive − scene": (data["adaptive"], data["scene"]),
+                "adaptive − frames: the blur": (data["adaptive"], data["frames"]),
+                "frames − scene: the scenes": (data["frames"], data["scene"]),
+            },
+        ),
+        "banks": table("bank", BANKED, {kind: data[kind] for kind in BANKS}),
+        "banks-test": contrasts(BANKED, {"estimated − simulated": (data["estimated"], data["simulated"])}),
+        "effort": f"{len(log) - 1} runs, {seconds / 3600:.1f} hours of one core, "
+        f"seeds {seeds[0]} to {seeds[-1]}; scored are the pictures whose input has less than {BLURRED:g} dB.",
+    }
 
 
 def report(options: argparse.Namespace) -> None:
@@ -337,7 +379,12 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     running = commands.add_parser("run")
     running.add_argument("--sharp", type=Path, required=True, help="folder of sharp photographs")
-    running.add_argument("--data", type=Path, required=True, help="folder with pairs/GoPro, REDS, Koehler, Lai")
+    running.add_argument(
+        "--data", type=Path, required=True, help="folder with pairs/GoPro, REDS, Koehler, Lai"
+    )
+    running.add_argument(
+        "--banks", type=Path, help="folder with estimated.safetensors, simulated.safetensors"
+    )
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--part", default="1/1", help="1/2 and 2/2 share the runs between two processes")
     running.set_defaults(act=run_all)

@@ -64,7 +64,7 @@ def object_mask(side: int, chance: torch.Generator) -> Tensor:
 
 
 def warped(planes: Tensor, place: Tensor) -> Tensor:
-    """Planes (C, S, S) moved to the right and down and rolled about their middle, by bicubic interpolation."""
+    """Planes (C, S, S) moved to the right and down and rolled about their middle (bicubic)."""
     right, down, roll = (2 * place[0] / planes.shape[-1], 2 * place[1] / planes.shape[-2], place[2])
     turn = torch.stack([roll.cos(), roll.sin(), -right, -roll.sin(), roll.cos(), -down]).reshape(1, 2, 3)
     grid = F.affine_grid(turn, [1, 1, *planes.shape[-2:]], align_corners=False)
