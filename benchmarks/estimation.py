@@ -145,7 +145,7 @@ def lai(data: Path) -> None:
             top, left = ((length - 512) // 2 for length in sharp.shape[-2:])
             u, v = (p.mean(0, keepdim=True)[:, top : top + 512, left : left + 512] for p in (sharp, blurred))
             started = time.process_time()
-            fit = estimate_kernels(u, v, None, size, iterations=500)
+            fit = estimate_kernels(u, v, None, size, domain="gradient")
             seconds = time.process_time() - started
             kernel = fit.kernels[0].double()
             # The shipped estimates are stored for convolution or correlation; take what fits.

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from oracles import randomise
+from torch import nn
 from typer.testing import CliRunner
 
 from unsmear.cli import app
@@ -14,6 +15,7 @@ from unsmear.models import create
 from unsmear.models.checkpoints import HEADER_KEY, save_checkpoint
 from unsmear.models.low_rank import eliminated
 from unsmear.models.onnx_export import export_onnx
+from unsmear.models.uformer import WINDOW, LeWinBlock
 
 TINY = {"encoder": (1,), "decoder": (1,)}
 
@@ -84,6 +86,39 @@ def test_deformable_convolutions_at_another_size(tmp_path):
         expected = layer(image)
     (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=1e-5)
+
+
+class ShiftedWindows(nn.Module):
+    """A shifted block of Uformer between two convolutions: in the export, with its deepest stage's sizes."""
+
+    size_multiple = minimum_size = WINDOW
+
+    def __init__(self):
+        super().__init__()
+        self.enter = nn.Conv2d(3, 8, 1)
+        self.block = LeWinBlock(channels=8, heads=2, shift=True, modulator=True, drop_path=0)
+        self.leave = nn.Conv2d(8, 3, 1)
+
+    def forward(self, image):
+        features = self.block(self.enter(image).permute(0, 2, 3, 1))
+        return self.leave(features.permute(0, 3, 1, 2))
+
+
+@needs_onnx
+@pytest.mark.filterwarnings("ignore")
+def test_shifted_windows_at_other_sizes(tmp_path):
+    """No count of windows is written down with the example's: one between two cut ones was."""
+    import onnxruntime
+
+    model = randomise(ShiftedWindows()).eval()
+    export_onnx(model, tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+    for height, width in ((16, 16), (16, 40), (56, 24)):
+        image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
+        with torch.inference_mode():
+            expected = model(image)
+        (restored,) = session.run(None, {"blurred": image.numpy()})
+        torch.testing.assert_close(torch.from_numpy(restored), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_what_cannot_be_written_is_said(tmp_path):

@@ -26,8 +26,12 @@ SMALL = {
 """Arguments that make a family quick to run, by the first part of its names."""
 
 NAMES = [name for name, row in NETWORKS.items() if row.build.__module__.startswith("unsmear.")]
-FAMILIES = list({NETWORKS[name].build: name for name in reversed(NAMES)}.values())
-"""The first name of each class: what holds for one width holds for the others."""
+FAMILIES = [
+    *{NETWORKS[name].build: name for name in reversed(NAMES)}.values(),
+    "srn-lstm",
+    "deblurgan-public",
+]
+"""The first name of each class, as what holds for one width holds for the others, and two of other layers."""
 
 VARIANTS = [False, True, "control"]
 

@@ -30,7 +30,7 @@ _ROUNDS = 60  # exact gradients in float64, at most
 _REACH = {torch.float32: 1e-5, torch.float64: 1e-9}  # how far one round can lower the gap before it rounds
 _TANGENT_REACH = 0.05  # with a concave prior: the tangent is not worth more
 _TILE = 32  # pixels; side of the tiles in which a weighted Gram matrix is summed
-_SMALL_GRAM = 500  # unknowns; up to here float64 costs less than the rounds that float32 needs more
+_SMALL_GRAM = 400  # unknowns; up to here float64 costs less than the rounds that float32 needs more
 _LARGEST_GRAM = 6000  # unknowns; 144 MB in float32
 _USUAL_PRODUCTS = 300  # for the choice between the two forms of the Hessian
 # Seconds, measured with benchmarks/estimation.py on one core of the machine in docs/ESTIMATION.md; only their

@@ -63,7 +63,7 @@ def export_onnx(source: str | Path | nn.Module, output: str | Path, *, overwrite
     partial = output.with_name(f"{output.name}.part")
     try:
         _write(model, partial)
-        sides = 3 * padded_size(model, 1), 2 * padded_size(model, 1)  # the example has 2 and 3 times
+        sides = 4 * padded_size(model, 1), 2 * padded_size(model, 1)  # the example has 3 and 4 times
         gap = _difference(
             model, partial, torch.rand(1, 3, *sides, generator=torch.Generator().manual_seed(0))
         )
@@ -99,7 +99,9 @@ def _write(model: nn.Module, path: Path) -> None:
             warnings.simplefilter("ignore")
             # Traced here and not by torch.onnx.export, which tries less strict ways one after the other until
             # one of them leaves sizes of the example in the graph without a word.
-            example = (torch.rand(1, 3, least, least // 2 * 3),)
+            # 3 and 4 times the smallest size: at twice, one whole window stands between the two that are cut
+            # in Uformer's deepest stage, and a count of one is taken for a constant.
+            example = (torch.rand(1, 3, least // 2 * 3, 2 * least),)
             traced = torch.export.export(model, example, dynamic_shapes=(sizes,))
             program = torch.onnx.export(
                 traced, dynamo=True, opset_version=OPSET, input_names=["blurred"],

@@ -94,11 +94,11 @@ class LeWinBlock(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         """Attend in every region of whole or cut windows, band by band."""
         rows = []
-        for start, end, top in self._cuts(x.shape[1]):
+        for start, end, top, a in self._cuts(x.shape[1]):
             for band in _bands(x, start, end):
                 parts = [
-                    self._attend_region(x[:, band, j:j_end], top, left)
-                    for j, j_end, left in self._cuts(x.shape[2])
+                    self._attend_region(x[:, band, j:j_end], top=top, left=left, a=a, b=b)
+                    for j, j_end, left, b in self._cuts(x.shape[2])
                 ]
                 rows.append(torch.cat(parts, 2) if len(parts) > 1 else parts[0])
         return torch.cat(rows, 1) if len(rows) > 1 else rows[0]
@@ -112,17 +112,21 @@ class LeWinBlock(nn.Module):
             rows.append(seen[:, band.start - above : band.stop - above])
         return torch.cat(rows, 1) if len(rows) > 1 else rows[0]
 
-    def _cuts(self, length: int) -> list[tuple[int, int, int]]:
-        """(start, end, first token within its window) of the runs of equal windows along an axis."""
+    def _cuts(self, length: int) -> list[tuple[int, int, int, int]]:
+        """(start, end, first token within its window, tokens of a window) of the runs of equal windows along
+        an axis."""
         s = self.shift
-        cuts = [(0, s, WINDOW - s), (s, length - s, 0), (length - s, length, 0)] if s else [(0, length, 0)]
+        if not s:
+            return [(0, length, 0, WINDOW)]
+        cuts = [(0, s, WINDOW - s, s), (s, length - s, 0, WINDOW), (length - s, length, 0, s)]
         return [cut for cut in cuts if cut[1] > cut[0]]
 
-    def _attend_region(self, x: Tensor, top: int, left: int) -> Tensor:
-        """Attend in a region (N, h, w, C) cut into equal windows that begin at token (top, left) of a full
-        one."""
-        n, height, width, _ = x.shape
-        a, b = min(WINDOW, height), min(WINDOW, width)
+    def _attend_region(self, x: Tensor, *, top: int, left: int, a: int, b: int) -> Tensor:
+        """Attend in a region (N, h, w, C) of equal windows a×b that begin at token (top, left) of a full one.
+
+        a and b are plain numbers, not made of h and w, which are symbols in an export.
+        """
+        n, height, _, _ = x.shape
         windows = rearrange(self.norm1(x), "n (i a) (j b) c -> (n i j) a b c", a=a, b=b)
         if self.modulator is not None:
             windows = windows + self.modulator[top : top + a, left : left + b]
@@ -151,9 +155,6 @@ class Uformer(nn.Module):
     minimum_size = 16 * WINDOW
     global_context = False
     LOW_RANK_POINT = "middle"
-    not_in_onnx = (
-        "its windows export, but onnxruntime's output is off by 0.025 at sizes other than the example's"
-    )
 
     def __init__(
         self,
