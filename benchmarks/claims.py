@@ -1,0 +1,401 @@
+"""The paper's two claims put to the test, small: the low-rank module (Table 1) and the data (Table 2).
+
+    python benchmarks/claims.py run --sharp PHOTOS --data DATA [--banks FOLDER] [--seeds 0 1 2] [--log FILE]
+    python benchmarks/claims.py report [--log FILE] [--write]
+
+Claim 1: MSCNN, RADN and Uformer-T, made small (SMALL), without the module, with it, and with the control, a
+plain block of as many parameters. Claim 2: the same networks without the module, trained on other data:
+
+adaptive    our pairs: Eq. 2 with random kernels and masks (PairSettings' defaults) of all photographs
+frames      averaged frames (frame_averaging.py), of all photographs: another blur, the same scenes
+scene       averaged frames of FOUR photographs: a benchmark with few scenes
+
+And a question of our own: MSCNN and RADN trained on `adaptive` with all kernels drawn from a bank, one that
+was `estimated` from blurred photographs or one that was `simulated`: FOLDER/estimated.safetensors and
+FOLDER/simulated.safetensors.
+
+Every run: 700 steps of 2 patches of 128×128, each pair seen once, MSE, Adam, the rate falling from 1e-3
+(MSCNN 2e-3) to 0 along a cosine, gradients clipped to norm 1, one thread, float32. Runs of one seed see the
+same pairs in the same order and start from the same weights but for the inserted block, which starts as the
+identity: they are compared pair by pair. Scored: 48 held-out pairs of `adaptive` and 48 of `frames`, of
+photographs that no run has seen; and of the development pairs in DATA the middle 512×512 of GoPro (8), REDS
+(3), Köhler (every second, 12, by shift and gain against one preview frame) and Lai's uniform ones (20, by
+shift).
+
+A run is a line of the log, written when it ends; runs that are in the log are not run again, and several
+processes may share one log. `report` needs the log alone; --write puts its tables into docs/REPRODUCTION.md.
+"""
+
+import argparse
+import fcntl
+import json
+import math
+import re
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from scipy import stats
+from torch import Tensor, nn
+
+from development import koehler_pairs
+from frame_averaging import averaged_frames
+from unsmear.evaluation import find_pairs
+from unsmear.evaluation.benchmarks import find_benchmark
+from unsmear.evaluation.benchmarks.base import read_picture
+from unsmear.evaluation.restorers import centre
+from unsmear.metrics import align, psnr_aligned, psnr_rgb, ssim_gauss_rgb
+from unsmear.models import create
+from unsmear.models.costs import parameters
+from unsmear.pairs import PairSampler, PairSettings
+from unsmear.pairs.sampling import stack_pairs
+from unsmear.photo import find_photos
+from unsmear.training.losses import mse, over_scales
+from zoo_study import RATE, RATES, VARIANTS
+
+ROOT = Path(__file__).parents[1]
+LOG = ROOT / "recipes" / "history" / "claims.jsonl"
+POOLS = ROOT / "runs" / "claims"
+DOCUMENT = ROOT / "docs" / "REPRODUCTION.md"
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mscnn": {"width": 16, "blocks": 3},
+    "radn": {"encoder": (1, 1, 1), "decoder": (1, 1, 1), "up": (64, 32, 32)},
+    "uformer-t": {"width": 8, "depths": (1,) * 9},
+}
+STEPS, BATCH, SIZE, MARGIN, HELD, CROP = 700, 2, 128, 64, 48, 512
+BLURRED = 40.0  # dB of the input; what is above is not blurred (8 % of `adaptive`), and is not scored
+HELD_PHOTOS, SCENE_PHOTOS = 30, 4
+DATA = ("adaptive", "frames", "scene")
+BANKS, BANKED = ("estimated", "simulated"), ("mscnn", "radn")
+SETS = {
+    "adaptive": "held-out adaptive",
+    "frames": "held-out frames",
+    "GoPro": "GoPro",
+    "REDS": "REDS",
+    "Koehler": "Köhler, one frame",
+    "Lai": "Lai, uniform",
+}
+Pool = tuple[Tensor, Tensor]
+
+
+def wanted(seeds: list[int], banks: Path | None) -> Iterator[dict[str, Any]]:
+    """Every run, seeds outermost: whenever it is cut off, each comparison has as many seeds."""
+    for seed in seeds:
+        for variant in VARIANTS:
+            for network in SMALL:
+                yield {"network": network, "variant": variant, "data": "adaptive", "seed": seed}
+        for data in DATA[1:]:
+            for network in SMALL:
+                yield {"network": network, "variant": "off", "data": data, "seed": seed}
+    for seed in seeds if banks else []:
+        for data in BANKS:
+            for network in BANKED:
+                yield {"network": network, "variant": "off", "data": data, "seed": seed}
+
+
+# Data
+
+
+def pool(kind: str, photos: list[Path], count: int, seed: int, bank: Path | None = None) -> Pool:
+    """Blurred and sharp (count, 3, SIZE, SIZE), kept in runs/ as 8 bit; kinds but `frames` by PairSampler."""
+    path = POOLS / f"{kind}-{len(photos)}-{count}-{seed}.safetensors"
+    if not path.exists():
+        if kind != "frames":
+            sampler = PairSampler(photos, bank, seed=seed, size=SIZE)
+            blurred, sharp = stack_pairs([sampler[index] for index in range(count)])
+        else:
+            still = PairSettings(
+                **{f"{scene}_weight": float(scene == "identity") for scene in PairSettings().weights()},
+                noise=(0, 0), jpeg_share=0, saturation_share=0,
+            )  # fmt: skip
+            sampler = PairSampler(photos, seed=seed, size=SIZE + MARGIN, settings=still)
+            made = [
+                averaged_frames(sampler[index].sharp, SIZE, seed * count + index) for index in range(count)
+            ]
+            blurred, sharp = (torch.stack(side) for side in zip(*made, strict=True))
+        POOLS.mkdir(parents=True, exist_ok=True)
+        levels = {"blurred": (blurred * 255).round().byte(), "sharp": (sharp * 255).round().byte()}
+        part = path.with_suffix(".part")
+        save_file(levels, part)
+        part.replace(path)
+    kept = load_file(path)
+    return kept["blurred"].float() / 255, kept["sharp"].float() / 255
+
+
+def training_pool(data: str, photos: list[Path], seed: int, banks: Path | None) -> Pool:
+    """What a run is trained on: STEPS · BATCH pairs."""
+    shown = photos[:: max(1, len(photos) // SCENE_PHOTOS)][:SCENE_PHOTOS] if data == "scene" else photos
+    bank = banks / f"{data}.safetensors" if banks and data in BANKS else None
+    return pool("frames" if data == "scene" else data, shown, STEPS * BATCH, seed, bank)
+
+
+class Scored:
+    """The pictures that every run is scored on, and the scores of the blurred ones."""
+
+    def __init__(self, data: Path, held: list[Path]) -> None:
+        pairs = data / "pairs"
+        lai = find_benchmark("lai-uniform").cases(pairs / "Lai")
+        files = {
+            "GoPro": [(pair.blurred, pair.sharp) for pair in find_pairs(pairs / "GoPro").pairs],
+            "REDS": [(pair.blurred, pair.sharp) for pair in find_pairs(pairs / "REDS").pairs],
+            "Koehler": [(pair.blurred, pair.sharp) for pair in koehler_pairs(pairs / "Koehler")[::2]],
+            "Lai": [(case.blurred, case.truth[0]) for case in lai],
+        }
+        self.pictures = {
+            name: [tuple(centre(read_picture(path), CROP) for path in both) for both in listed]
+            for name, listed in files.items()
+        }
+        for kind in ("adaptive", "frames"):
+            self.pictures[kind] = list(zip(*pool(kind, held, HELD, 10**6), strict=True))
+        self.before = {name: self._scores(name, [b for b, _ in p]) for name, p in self.pictures.items()}
+
+    def _scores(self, name: str, outputs: list[Tensor]) -> list[tuple[float, float]]:
+        """PSNR and SSIM of each output of a set."""
+        scores = []
+        for output, (_, sharp) in zip(outputs, self.pictures[name], strict=True):
+            if name in ("Koehler", "Lai"):
+                together = align(output, sharp, gain=name == "Koehler")
+                moved, true = together.restored.clamp(0, 1), together.sharp
+                scores.append((float(psnr_aligned(together)), float(ssim_gauss_rgb(moved, true))))
+            else:
+                scores.append((float(psnr_rgb(output, sharp)), float(ssim_gauss_rgb(output, sharp))))
+        return scores
+
+    @torch.no_grad()
+    def gains(self, model: nn.Module) -> dict[str, dict[str, list[float]]]:
+        """For each set, each picture's gain in PSNR (dB) and SSIM over the blurred input."""
+        model.eval()
+        result = {}
+        for name, pictures in self.pictures.items():
+            outputs = [model(blurred[None])[0].clamp(0, 1) for blurred, _ in pictures]
+            pairs = list(zip(self._scores(name, outputs), self.before[name], strict=True))
+            result[name] = {
+                "psnr": [round(after[0] - before[0], 4) for after, before in pairs],
+                "ssim": [round(after[1] - before[1], 5) for after, before in pairs],
+            }
+        return result
+
+
+# Runs
+
+
+def started(network: str, variant: str, seed: int) -> nn.Module:
+    """A new network: the weights of a seed are those of the network without module, whatever the variant."""
+    torch.manual_seed(seed)
+    plain = create(network, **SMALL[network])
+    if variant == "off":
+        return plain
+    model = create(network, low_rank=VARIANTS[variant], **SMALL[network])
+    unknown = model.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
+    assert not unknown, unknown
+    return model
+
+
+def run(key: dict[str, Any], photos: list[Path], scored: Scored, banks: Path | None) -> dict[str, Any]:
+    """Train and score one network."""
+    begun = time.process_time()
+    model = started(key["network"], key["variant"], key["seed"])
+    blurred, sharp = training_pool(key["data"], photos, key["seed"], banks)
+    optimizer = torch.optim.Adam(model.parameters())
+    weights = getattr(model, "scale_weights", None)
+    losses = []
+    model.train()
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = RATES.get(key["network"], RATE) * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+        batch = slice(step * BATCH, (step + 1) * BATCH)
+        loss = over_scales(mse, model(blurred[batch]), sharp[batch], weights)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    trained = time.process_time() - begun
+    return key | {
+        "parameters": parameters(model),
+        "loss": [round(statistics.fmean(losses[i : i + 100]), 6) for i in range(0, STEPS, 100)],
+        "seconds": round(trained, 1),
+        "gains": scored.gains(model),
+    }
+
+
+FIELDS = ("network", "variant", "data", "seed")
+BEFORE = ("input", "", "", 0)
+"""The line of a log that holds PSNR and SSIM of the blurred pictures themselves."""
+
+
+def read_log(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The lines of a log by network, variant, data, seed."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {tuple(row[field] for field in FIELDS): row for row in rows}
+
+
+def write(path: Path, row: dict[str, Any]) -> None:
+    """Append a line; other processes wait."""
+    with path.open("a", encoding="utf-8") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        log.write(json.dumps(row) + "\n")
+
+
+def run_all(options: argparse.Namespace) -> None:
+    """Run what is not in the log; `--part 1/2` takes every second run, for two processes."""
+    torch.set_num_threads(1)
+    photos = sorted(find_photos(options.sharp))
+    held, trained = photos[-HELD_PHOTOS:], photos[:-HELD_PHOTOS]
+    scored = Scored(options.data, held)
+    part, parts = map(int, options.part.split("/"))
+    if BEFORE not in read_log(options.log):
+        write(options.log, dict(zip(FIELDS, BEFORE, strict=True)) | {"before": scored.before})
+    for number, key in enumerate(wanted(options.seeds, options.banks)):
+        if tuple(key.values()) in read_log(options.log) or number % parts != part - 1:
+            continue
+        row = run(key, trained, scored, options.banks)
+        write(options.log, row)
+        means = {name: round(statistics.fmean(gain["psnr"]), 3) for name, gain in row["gains"].items()}
+        print(*key.values(), f"{row['seconds']} s", means, flush=True)
+
+
+# Report
+
+
+def interval(values: list[float]) -> str:
+    """Mean with its 95 % interval by Student's t, and p of the paired two-sided test against 0."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:+.3f}"
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    p = float(stats.ttest_1samp(values, 0.0).pvalue)
+    return f"{mean:+.3f} ± {half:.3f} (p {p:.2g})"
+
+
+Log = dict[tuple[Any, ...], dict[str, Any]]
+
+
+def mean_gain(log: Log, key: tuple[Any, ...], name: str, metric: str) -> float:
+    """Over the pictures of a set that are blurred: below 40 dB before."""
+    pairs = zip(log[key]["gains"][name][metric], log[BEFORE]["before"][name], strict=True)
+    return statistics.fmean(gain for gain, (psnr, _) in pairs if psnr < BLURRED)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):+.2f}{deviation}"
+
+
+def sections(log: Log) -> dict[str, str]:
+    """The tables of docs/REPRODUCTION.md by the name of their marker."""
+    seeds = sorted({key[3] for key in log if key != BEFORE})
+
+    def gains(network: str, arm: tuple[str, str], name: str, metric: str) -> dict[int, float]:
+        keys = {seed: (network, *arm, seed) for seed in seeds}
+        return {seed: mean_gain(log, key, name, metric) for seed, key in keys.items() if key in log}
+
+    def table(column: str, networks: Iterable[str], arms: dict[str, tuple[str, str]]) -> str:
+        lines = [
+            f"| network, seeds | {column} | " + " | ".join(SETS.values()) + " |",
+            "|---|---|" + "---:|" * len(SETS),
+        ]
+        for network in networks:
+            for label, arm in arms.items():
+                if values := {name: list(gains(network, arm, name, "psnr").values()) for name in SETS}:
+                    count = len(values["GoPro"])
+                    if count:
+                        cells = " | ".join(spread(gained) for gained in values.values())
+                        lines.append(f"| {network}, {count} | {label} | {cells} |")
+        return "\n".join(lines)
+
+    def contrasts(networks: Iterable[str], pairs: dict[str, tuple[tuple[str, str], tuple[str, str]]]) -> str:
+        lines = [
+            "| difference, pairs of runs | metric | " + " | ".join(SETS.values()) + " |",
+            "|---|---|" + "---:|" * len(SETS),
+        ]
+        for label, (one, other) in pairs.items():
+            for metric, unit in (("psnr", "PSNR, dB"), ("ssim", "SSIM")):
+                values: dict[str, list[float]] = {name: [] for name in SETS}
+                for network in networks:
+                    for name in SETS:
+                        first, second = (gains(network, arm, name, metric) for arm in (one, other))
+                        values[name] += [first[seed] - second[seed] for seed in first if seed in second]
+                if count := len(values["GoPro"]):
+                    cells = " | ".join(interval(gained) for gained in values.values())
+                    lines.append(f"| {label}, {count} | {unit} | {cells} |")
+        return "\n".join(lines)
+
+    module = {variant: (variant, "adaptive") for variant in VARIANTS}
+    data = {kind: ("off", kind) for kind in (*DATA, *BANKS)}
+    seconds = sum(row["seconds"] for key, row in log.items() if key != BEFORE)
+    return {
+        "module": table("module", SMALL, module),
+        "module-test": contrasts(
+            SMALL,
+            {
+                "module − none": (module["on"], module["off"]),
+                "module − control": (module["on"], module["control"]),
+                "control − none": (module["control"], module["off"]),
+            },
+        ),
+        "data": table("trained on", SMALL, {kind: data[kind] for kind in DATA}),
+        "data-test": contrasts(
+            SMALL,
+            {
+                "adaptive − scene": (data["adaptive"], data["scene"]),
+                "adaptive − frames: the blur": (data["adaptive"], data["frames"]),
+                "frames − scene: the scenes": (data["frames"], data["scene"]),
+            },
+        ),
+        "banks": table("bank", BANKED, {kind: data[kind] for kind in BANKS}),
+        "banks-test": contrasts(BANKED, {"estimated − simulated": (data["estimated"], data["simulated"])}),
+        "effort": f"{len(log) - 1} runs, {seconds / 3600:.1f} hours of one core, "
+        f"seeds {seeds[0]} to {seeds[-1]}; scored are the pictures whose input has less than {BLURRED:g} dB.",
+    }
+
+
+def report(options: argparse.Namespace) -> None:
+    """Print the tables, and put them between their markers."""
+    parts = sections(read_log(options.log))
+    for name, text in parts.items():
+        print(f"{name}\n\n{text}\n")
+    if options.write:
+        document = DOCUMENT.read_text(encoding="utf-8")
+        for name, text in parts.items():
+            begin, end = f"<!-- claims.py: {name} -->\n", "<!-- end -->"
+            pattern = re.escape(begin) + ".*?" + re.escape(end)
+            document, found = re.subn(pattern, lambda _, t=begin + text + "\n" + end: t, document, flags=re.S)
+            assert found == 1, f"{DOCUMENT} has {found} places for {name}"
+        DOCUMENT.write_text(document, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    running = commands.add_parser("run")
+    running.add_argument("--sharp", type=Path, required=True, help="folder of sharp photographs")
+    running.add_argument(
+        "--data", type=Path, required=True, help="folder with pairs/GoPro, REDS, Koehler, Lai"
+    )
+    running.add_argument(
+        "--banks", type=Path, help="folder with estimated.safetensors, simulated.safetensors"
+    )
+    running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    running.add_argument("--part", default="1/1", help="1/2 and 2/2 share the runs between two processes")
+    running.set_defaults(act=run_all)
+    reporting = commands.add_parser("report")
+    reporting.add_argument("--write", action="store_true", help="put the tables into docs/REPRODUCTION.md")
+    reporting.set_defaults(act=report)
+    for command in (running, reporting):
+        command.add_argument("--log", type=Path, default=LOG)
+    options = parser.parse_args()
+    options.act(options)
+
+
+if __name__ == "__main__":
+    main()
