@@ -381,7 +381,7 @@ def _same_size(kernels: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float3
 def _whole(grey: Tensor, kernels: Tensor) -> Tensor:
     """The whole photograph's kernel, if it is like the one that its regions agree on."""
     kernel = estimate_uniform(grey).kernel
-    if alikeness(kernel, kernels[0]) < 0.6:
+    if alikeness(kernel, kernels[0]) < _ALIKE:
         return kernels
     result = trim_kernels(center_kernels(kernel[None].numpy()))
     return torch.from_numpy(np.ascontiguousarray(result))
