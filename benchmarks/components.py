@@ -143,7 +143,10 @@ def main() -> None:
                 power = maps.square().sum((1, 2))
                 channels.append((power / power.sum()).log().numpy())
     shape = (-1, len(DIRECTIONS), len(LENGTHS), len(energies[0]))
-    values, plain = np.stack(energies).reshape(shape), np.stack(channels).reshape(*shape[:3], len(channels[0]))
+    values, plain = (
+        np.stack(energies).reshape(shape),
+        np.stack(channels).reshape(*shape[:3], len(channels[0])),
+    )
     rng = np.random.default_rng(0)
     draws = [rng.choice(plain.shape[-1], values.shape[-1], replace=False) for _ in range(DRAWS)]
     by_channels = np.mean([decoded(plain[..., draw]) for draw in draws], 0)
