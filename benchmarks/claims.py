@@ -309,7 +309,7 @@ def sections(log: Log) -> dict[str, str]:
                     if count:
                         cells = " | ".join(spread(gained) for gained in values.values())
                         lines.append(f"| {network}, {count} | {label} | {cells} |")
-        return "\n".join(lines)
+        return "\n".join(lines) if len(lines) > 2 else "No runs yet."
 
     def contrasts(networks: Iterable[str], pairs: dict[str, tuple[tuple[str, str], tuple[str, str]]]) -> str:
         lines = [
@@ -326,7 +326,7 @@ def sections(log: Log) -> dict[str, str]:
                 if count := len(values["GoPro"]):
                     cells = " | ".join(interval(gained) for gained in values.values())
                     lines.append(f"| {label}, {count} | {unit} | {cells} |")
-        return "\n".join(lines)
+        return "\n".join(lines) if len(lines) > 2 else "No runs yet."
 
     module = {variant: (variant, "adaptive") for variant in VARIANTS}
     data = {kind: ("off", kind) for kind in (*DATA, *BANKS)}
