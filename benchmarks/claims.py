@@ -30,18 +30,17 @@ import argparse
 import fcntl
 import json
 import math
-import re
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from scipy import stats
 from torch import Tensor, nn
 
+from claims_report import BANKED, BEFORE, Log, report
 from development import koehler_pairs
 from frame_averaging import averaged_frames
 from unsmear.evaluation import find_pairs
@@ -60,7 +59,6 @@ from zoo_study import RATE, RATES, VARIANTS
 ROOT = Path(__file__).parents[1]
 LOG = ROOT / "recipes" / "history" / "claims.jsonl"
 POOLS = ROOT / "runs" / "claims"
-DOCUMENT = ROOT / "docs" / "REPRODUCTION.md"
 
 SMALL: dict[str, dict[str, Any]] = {
     "mscnn": {"width": 16, "blocks": 3},
@@ -68,18 +66,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "uformer-t": {"width": 8, "depths": (1,) * 9},
 }
 STEPS, BATCH, SIZE, MARGIN, HELD, CROP = 700, 2, 128, 64, 48, 512
-BLURRED = 40.0  # dB of the input; what is above is not blurred (8 % of `adaptive`), and is not scored
 HELD_PHOTOS, SCENE_PHOTOS = 30, 4
 DATA = ("adaptive", "frames", "scene")
-BANKS, BANKED = ("estimated", "simulated"), ("mscnn", "radn")
-SETS = {
-    "adaptive": "held-out adaptive",
-    "frames": "held-out frames",
-    "GoPro": "GoPro",
-    "REDS": "REDS",
-    "Koehler": "Köhler, one frame",
-    "Lai": "Lai, uniform",
-}
+BANKS = ("estimated", "simulated")
 Pool = tuple[Tensor, Tensor]
 
 
@@ -225,11 +214,9 @@ def run(key: dict[str, Any], photos: list[Path], scored: Scored, banks: Path | N
 
 
 FIELDS = ("network", "variant", "data", "seed")
-BEFORE = ("input", "", "", 0)
-"""The line of a log that holds PSNR and SSIM of the blurred pictures themselves."""
 
 
-def read_log(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+def read_log(path: Path) -> Log:
     """The lines of a log by network, variant, data, seed."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = [json.loads(line) for line in lines]
@@ -261,117 +248,6 @@ def run_all(options: argparse.Namespace) -> None:
         print(*key.values(), f"{row['seconds']} s", means, flush=True)
 
 
-# Report
-
-
-def interval(values: list[float]) -> str:
-    """Mean with its 95 % interval by Student's t, and p of the paired two-sided test against 0."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:+.3f}"
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    p = float(stats.ttest_1samp(values, 0.0).pvalue)
-    return f"{mean:+.3f} ± {half:.3f} (p {p:.2g})"
-
-
-Log = dict[tuple[Any, ...], dict[str, Any]]
-
-
-def mean_gain(log: Log, key: tuple[Any, ...], name: str, metric: str) -> float:
-    """Over the pictures of a set that are blurred: below 40 dB before."""
-    pairs = zip(log[key]["gains"][name][metric], log[BEFORE]["before"][name], strict=True)
-    return statistics.fmean(gain for gain, (psnr, _) in pairs if psnr < BLURRED)
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):+.2f}{deviation}"
-
-
-def sections(log: Log) -> dict[str, str]:
-    """The tables of docs/REPRODUCTION.md by the name of their marker."""
-    seeds = sorted({key[3] for key in log if key != BEFORE})
-
-    def gains(network: str, arm: tuple[str, str], name: str, metric: str) -> dict[int, float]:
-        keys = {seed: (network, *arm, seed) for seed in seeds}
-        return {seed: mean_gain(log, key, name, metric) for seed, key in keys.items() if key in log}
-
-    def table(column: str, networks: Iterable[str], arms: dict[str, tuple[str, str]]) -> str:
-        lines = [
-            f"| network, seeds | {column} | " + " | ".join(SETS.values()) + " |",
-            "|---|---|" + "---:|" * len(SETS),
-        ]
-        for network in networks:
-            for label, arm in arms.items():
-                if values := {name: list(gains(network, arm, name, "psnr").values()) for name in SETS}:
-                    count = len(values["GoPro"])
-                    if count:
-                        cells = " | ".join(spread(gained) for gained in values.values())
-                        lines.append(f"| {network}, {count} | {label} | {cells} |")
-        return "\n".join(lines) if len(lines) > 2 else "No runs yet."
-
-    def contrasts(networks: Iterable[str], pairs: dict[str, tuple[tuple[str, str], tuple[str, str]]]) -> str:
-        lines = [
-            "| difference, pairs of runs | metric | " + " | ".join(SETS.values()) + " |",
-            "|---|---|" + "---:|" * len(SETS),
-        ]
-        for label, (one, other) in pairs.items():
-            for metric, unit in (("psnr", "PSNR, dB"), ("ssim", "SSIM")):
-                values: dict[str, list[float]] = {name: [] for name in SETS}
-                for network in networks:
-                    for name in SETS:
-                        first, second = (gains(network, arm, name, metric) for arm in (one, other))
-                        values[name] += [first[seed] - second[seed] for seed in first if seed in second]
-                if count := len(values["GoPro"]):
-                    cells = " | ".join(interval(gained) for gained in values.values())
-                    lines.append(f"| {label}, {count} | {unit} | {cells} |")
-        return "\n".join(lines) if len(lines) > 2 else "No runs yet."
-
-    module = {variant: (variant, "adaptive") for variant in VARIANTS}
-    data = {kind: ("off", kind) for kind in (*DATA, *BANKS)}
-    seconds = sum(row["seconds"] for key, row in log.items() if key != BEFORE)
-    return {
-        "module": table("module", SMALL, module),
-        "module-test": contrasts(
-            SMALL,
-            {
-                "module − none": (module["on"], module["off"]),
-                "module − control": (module["on"], module["control"]),
-                "control − none": (module["control"], module["off"]),
-            },
-        ),
-        "data": table("trained on", SMALL, {kind: data[kind] for kind in DATA}),
-        "data-test": contrasts(
-            SMALL,
-            {
-                "adaptive − scene": (data["adaptive"], data["scene"]),
-                "adaptive − frames: the blur": (data["adaptive"], data["frames"]),
-                "frames − scene: the scenes": (data["frames"], data["scene"]),
-            },
-        ),
-        "banks": table("bank", BANKED, {kind: data[kind] for kind in BANKS}),
-        "banks-test": contrasts(BANKED, {"estimated − simulated": (data["estimated"], data["simulated"])}),
-        "effort": f"{len(log) - 1} runs, {seconds / 3600:.1f} hours of one core, "
-        f"seeds {seeds[0]} to {seeds[-1]}; scored are the pictures whose input has less than {BLURRED:g} dB.",
-    }
-
-
-def report(options: argparse.Namespace) -> None:
-    """Print the tables, and put them between their markers."""
-    parts = sections(read_log(options.log))
-    for name, text in parts.items():
-        print(f"{name}\n\n{text}\n")
-    if options.write:
-        document = DOCUMENT.read_text(encoding="utf-8")
-        for name, text in parts.items():
-            begin, end = f"<!-- claims.py: {name} -->\n", "<!-- end -->"
-            pattern = re.escape(begin) + ".*?" + re.escape(end)
-            document, found = re.subn(pattern, lambda _, t=begin + text + "\n" + end: t, document, flags=re.S)
-            assert found == 1, f"{DOCUMENT} has {found} places for {name}"
-        DOCUMENT.write_text(document, encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -390,7 +266,7 @@ def main() -> None:
     running.set_defaults(act=run_all)
     reporting = commands.add_parser("report")
     reporting.add_argument("--write", action="store_true", help="put the tables into docs/REPRODUCTION.md")
-    reporting.set_defaults(act=report)
+    reporting.set_defaults(act=lambda options: report(read_log(options.log), write=options.write))
     for command in (running, reporting):
         command.add_argument("--log", type=Path, default=LOG)
     options = parser.parse_args()
