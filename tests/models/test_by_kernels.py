@@ -40,6 +40,20 @@ class Believer(nn.Module):
         return self.weight * x[:, 3:6]
 
 
+class Brightener(nn.Module):
+    """Restores without kernels: adds the same everywhere."""
+
+    size_multiple = minimum_size = 1
+    global_context = False
+
+    def __init__(self, more: float) -> None:
+        super().__init__()
+        self.more = nn.Parameter(torch.tensor(more))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.more
+
+
 class Inverter(Believer):
     """Makes a negative, nothing that explains a photo, where it is shown kernels; else leaves the photo."""
 
@@ -134,6 +148,33 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
     photo = torch.full_like(shaken, 0.4)  # nothing to be told: left to the network without kernels
     monkeypatch.undo()
     assert torch.equal(deblurred(photo, Inverter(), precision="fp32"), photo)
+
+
+def test_what_kernels_do_not_explain_is_restored_without_them(sharp, known, monkeypatch) -> None:
+    find(known, monkeypatch)
+    photo = 0.8 * sharp  # nothing is clipped
+
+    def restored(network: nn.Module, more: float) -> tuple[torch.Tensor, str]:
+        result = TensorPixels(torch.empty_like(photo))
+        plain = TiledRestorer(Brightener(more), precision="fp32")
+        deblurrer = Deblurrer(TiledRestorer(network, precision="fp32"), plain=plain)
+        deblurrer.restore(TensorPixels(photo), result)
+        return result.values, deblurrer.said
+
+    values, said = restored(Inverter(), 0.05)
+    assert torch.allclose(values, photo + 0.05, atol=1e-6) and said.endswith("restored without it")
+    values, said = restored(Inverter(), 0.005)  # 46 dB: not worth it
+    assert torch.equal(values, photo) and said.endswith("left as it is")
+    monkeypatch.setattr(by_kernels, "belief", lambda unexplained: 0.5)
+    alone = TensorPixels(torch.empty_like(photo))
+    TiledRestorer(Believer(), precision="fp32").restore(GuidedPixels(TensorPixels(photo), known), alone)
+    moved = float((alone.values - photo).square().mean())
+    for ratio, part in ((5.0, 0.5), (3.0, 0.25), (1.0, 0.0)):
+        more = (moved / ratio) ** 0.5
+        values, said = restored(Believer(), more)
+        expected = torch.lerp(photo + more, alone.values, part).clamp(0, 1)
+        assert torch.allclose(values, expected, atol=1e-3), ratio
+        assert ("believed to" in said) is (part > 0)
 
 
 def test_the_fast_way_looks_for_one_kernel_in_all_of_the_photo(shaken, monkeypatch) -> None:

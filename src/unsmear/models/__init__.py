@@ -18,7 +18,7 @@ from torch import nn
 
 from unsmear.errors import ModelError
 from unsmear.models.deblurgan import DeblurGAN
-from unsmear.models.guided import GuidedUNet
+from unsmear.models.guided import GuidedUNet, UNet
 from unsmear.models.low_rank import insert_low_rank, insertions
 from unsmear.models.mscnn import MSCNN
 from unsmear.models.nafnet import NAFNet
@@ -62,6 +62,7 @@ NETWORKS: Mapping[str, Network] = {
     "sglrn-s": Network(Uformer, {"width": 32}, low_rank=True),
     "sglrn-b": Network(Uformer, _UFORMER_B, low_rank=True),
     "guided-s": Network(GuidedUNet, {}, reason="our own"),
+    "unet-s": Network(UNet, {}, reason="our own, guided-s without guides"),
     "nafnet-16": Network(NAFNet, {"width": 16}, published=(4.35, 4.1)),
     "nafnet-32": Network(NAFNet, {"width": 32}, published=(17.11, 16.0)),
     "nafnet-64": Network(NAFNet, {"width": 64}, published=(67.89, 63.1)),

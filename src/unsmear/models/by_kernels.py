@@ -36,6 +36,9 @@ JUDGED_PIXELS = 250_000
 BELIEF = (0.85, 0.35)
 """From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
 
+OUTWEIGHS = (2.0, 4.0)
+"""From 0 to 1 between these ratios of what kernels move a photo by to what is moved without."""
+
 _CAREFUL = 2  # power of the belief for total variation, which goes further than the network, right or wrong
 _STRIP = 256  # rows of the photo that are made float at a time
 _SMALLEST = 16  # pixels of the shorter side; below, nothing can be told of a blur
@@ -47,6 +50,7 @@ _TV_TILE = 1024
 _COST_WEIGHT = 1e-2  # of the filter by whose results a kernel for all and the camera's kernels are compared
 _MOST_KERNELS = 4  # are refined, the others' places shared among them
 _LEAST_SHARE = 0.04  # of the photo; below a kernel is not taken
+_UNSEEN = 1e-4  # mean squared change (40 dB) by a network without kernels that is not worth making
 _EXACT = 1e-9  # mean squared change by kernels that do not blur
 _CLEARLY = 0.995  # the camera's must be better by this: what else it finds are errors (docs/ESTIMATION.md)
 
@@ -56,7 +60,7 @@ class Deblurrer:
 
     A network's result is blurred again by the kernels. Where they are right this gives the photo back. The
     less it does, because there is no motion blur, or one that changes too much over the picture, the nearer
-    the result is drawn to the photo as it was (`belief`).
+    the result is drawn to what is restored without kernels, or to the photo as it was (`belief`).
 
     Args:
         network: restores with a guided network; None: total variation without any check, which fits the photo
@@ -66,6 +70,8 @@ class Deblurrer:
         areas: whether kernels are looked for in areas of the photo too, each of which may hold elsewhere;
             otherwise one kernel, or those of a camera that turns, for all of it: less is found, in half the
             time (docs/DEBLURRING.md).
+        plain: restores without kernels what they do not explain; None: that is left as it is, as where total
+            variation restores.
         tile: side of the largest tile in pixels, for total variation.
 
     Attributes:
@@ -78,9 +84,11 @@ class Deblurrer:
         *,
         by_network: bool = True,
         areas: bool = True,
+        plain: TiledRestorer | None = None,
         tile: int | None = None,
     ) -> None:
         self.network, self.by_network, self.tile, self.said = network, by_network, tile, ""
+        self.plain = plain if by_network else None
         self._judge = network if areas else None
 
     def restore(
@@ -109,14 +117,22 @@ class Deblurrer:
             believed = belief(_unexplained_by_copy(source, field, self.network)) ** _CAREFUL
             if believed == 0:
                 rest(1.0)
+        behind, instead = source, "left as it is"
+        if self.plain is not None and believed < 1:
+            other = source.blank_like()
+            self.plain.restore(source, other)
+            moved, without = _moved(source, target), _moved(source, other)
+            believed *= outweighs(moved, without)
+            if without > _UNSEEN:
+                behind, instead = other, "restored without it"
         if believed == 0:
-            self.said = "the blur that was found does not explain the photo: left as it is"
+            self.said = f"the blur that was found does not explain the photo: {instead}"
         elif believed < 1:
             self.said += f", believed to {believed:.0%}"
         if believed > 0 and (self.network is None or not self.by_network):
             _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
         if believed < 1:
-            _draw_back(source, target, believed)
+            _draw_back(behind, target, believed)
 
 
 class Estimate(NamedTuple):
@@ -233,6 +249,30 @@ def belief(unexplained: float) -> float:
     return min(max((BELIEF[0] - unexplained) / (BELIEF[0] - BELIEF[1]), 0.0), 1.0)
 
 
+def _moved(source: Pixels, target: Pixels) -> float:
+    """Mean squared change of a photo."""
+    total, columns = 0.0, slice(0, source.width)
+    for top in range(0, source.height, _STRIP):
+        rows = slice(top, min(top + _STRIP, source.height))
+        before, after = (x.tensor(rows=rows, columns=columns).float().cpu() for x in (source, target))
+        total += float((after - before).square().sum())
+    return total / (3 * source.height * source.width)
+
+
+def outweighs(moved: float, without: float) -> float:
+    """How far a restored photo is to be taken rather than the one that is restored without kernels, 0 to 1.
+
+    A network that was trained on the squared error expects to gain what it moves the photo by (judging.py).
+    Where kernels are wrong they promise little more than is promised without any (docs/DEBLURRING.md).
+
+    Args:
+        moved: mean squared change of the photo by kernels.
+        without: the same without kernels.
+    """
+    ratio = moved / max(without, _EXACT)
+    return min(max((ratio - OUTWEIGHS[0]) / (OUTWEIGHS[1] - OUTWEIGHS[0]), 0.0), 1.0)
+
+
 def _draw_back(source: Pixels, target: Pixels, part: float) -> None:
     """Put v + part · (u − v) in the place of u, strip by strip."""
     columns = slice(0, source.width)
@@ -304,6 +344,10 @@ class GuidedPixels:
     def put(self, tensor: Tensor, *, row: int = 0, column: int = 0) -> None:
         """Refuse: it is read only."""
         raise TypeError("what a network is shown cannot be written into")
+
+    def blank_like(self) -> Pixels:
+        """Return a blank photo, of three channels."""
+        return self.source.blank_like()
 
 
 class _TotalVariation(TiledRestorer):

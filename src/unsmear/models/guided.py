@@ -12,6 +12,8 @@ v is the blurred picture, d₁ and d₂ the restored ones; the maps g₁, g₂ a
 Its last layer starts at zero, so it starts as y = v. Trained with kernels as estimates have them, wrong ones
 among them, it learns to leave d₁ and d₂ alone where they are no help.
 
+The same U-Net without guides, y = v + r, is trained from end to end, for photos that no kernels explain.
+
 Related: a learned finish of a classical inversion (Schuler et al., A machine learning approach for non-blind
 image deconvolution, CVPR 2013; Son and Lee, ICCP 2017), kernels as a network's input (UFPNet, CVPR 2023).
 """
@@ -38,10 +40,8 @@ class ResidualBlock(nn.Module):
         return x + self.second(F.gelu(self.first(x)))  # type: ignore[no-any-return]
 
 
-class GuidedUNet(nn.Module):
-    """Restore (N, 9, H, W): v, d₁ and d₂, sRGB; v in [0, 1]; H and W multiples of 16. Returns (N, 3, H, W).
-
-    (N, 3, H, W) is taken as a picture whose kernels are not known: d₁ = d₂ = v.
+class UNet(nn.Module):
+    """Restore v (N, 3, H, W), sRGB in [0, 1], H and W multiples of 16: y = v + r. Returns (N, 3, H, W).
 
     Args:
         widths: channels at 1/2, 1/4, 1/8 … of the resolution.
@@ -51,9 +51,8 @@ class GuidedUNet(nn.Module):
     size_multiple = 16
     minimum_size = 16
     global_context = False
-    image_channels = 9
+    image_channels = 3
     LOW_RANK_POINT = "middle"
-    not_in_onnx = "it restores from nine channels, six of which estimated kernels make of the photo"
 
     def __init__(
         self, *, widths: tuple[int, ...] = (32, 64, 96, 160), depths: tuple[int, ...] = (2, 2, 2, 3)
@@ -66,6 +65,7 @@ class GuidedUNet(nn.Module):
             return nn.Sequential(*(ResidualBlock(channels=widths[index]) for _ in range(depths[index])))
 
         pairs = list(itertools.pairwise(widths))
+        maps = 3 + self.image_channels // 3 - 1
         self.enter = nn.Conv2d(4 * self.image_channels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(stage(i) for i in range(len(pairs)))
         self.down = nn.ModuleList(nn.Conv2d(wide, deep, 2, stride=2) for wide, deep in pairs)
@@ -74,16 +74,14 @@ class GuidedUNet(nn.Module):
         self.low_rank_channels = widths[-1]
         self.up = nn.ModuleList(nn.Conv2d(deep, 4 * wide, 1) for wide, deep in pairs)
         self.decoder = nn.ModuleList(stage(i) for i in range(len(pairs)))
-        self.leave = nn.Conv2d(widths[0], 4 * 5, 3, padding=1)
+        self.leave = nn.Conv2d(widths[0], 4 * maps, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Restore image (N, 9, H, W), or (N, 3, H, W) without kernels."""
-        if image.shape[1] == 3:
-            image = image.repeat(1, 3, 1, 1)
-        v, d1, d2 = torch.split(image, 3, 1)
-        x = F.pixel_unshuffle(torch.cat([v - 0.5, d1 - v, d2 - v], 1), 2)
+        """Restore v, with its guides behind it where there are any."""
+        v, *guides = torch.split(image, 3, 1)
+        x = F.pixel_unshuffle(torch.cat([v - 0.5, *(guide - v for guide in guides)], 1), 2)
         x = self.enter(x.contiguous(memory_format=torch.channels_last))
         skips = []
         for stage, down in zip(self.encoder, self.down, strict=True):
@@ -93,5 +91,22 @@ class GuidedUNet(nn.Module):
         for up, stage in zip(reversed(self.up), reversed(self.decoder), strict=True):
             x = stage(F.pixel_shuffle(up(x), 2) + skips.pop())
         maps = F.pixel_shuffle(self.leave(x), 2).to(v.dtype)
-        rest, first, second = torch.split(maps, [3, 1, 1], 1)
-        return v + rest + first * (d1 - v) + second * (d2 - v)
+        rest, *weights = torch.split(maps, [3] + [1] * len(guides), 1)
+        y: Tensor = v + rest
+        for weight, guide in zip(weights, guides, strict=True):
+            y = y + weight * (guide - v)
+        return y
+
+
+class GuidedUNet(UNet):
+    """The U-Net with two guides: restore (N, 9, H, W), which is v, d₁ and d₂.
+
+    (N, 3, H, W) is taken as a picture whose kernels are not known: d₁ = d₂ = v.
+    """
+
+    image_channels = 9
+    not_in_onnx = "it restores from nine channels, six of which estimated kernels make of the photo"
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore image (N, 9, H, W), or (N, 3, H, W) without kernels."""
+        return super().forward(image if image.shape[1] > 3 else image.repeat(1, 3, 1, 1))

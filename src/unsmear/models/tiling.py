@@ -65,6 +65,9 @@ class Pixels(Protocol):
     def put(self, tensor: Tensor, *, row: int = 0, column: int = 0) -> None:
         """Store a rectangle."""
 
+    def blank_like(self) -> "Pixels":
+        """Return another picture of the same kind and size, to be filled by `put`."""
+
 
 class TensorPixels:
     """A tensor (3, H, W) of floats as pixels for a TiledRestorer."""
@@ -82,6 +85,10 @@ class TensorPixels:
         """Store a rectangle."""
         height, width = tensor.shape[-2:]
         self.values[:, row : row + height, column : column + width] = tensor.clamp(0, 1)
+
+    def blank_like(self) -> "TensorPixels":
+        """Return a black picture of the same size."""
+        return TensorPixels(torch.zeros_like(self.values))
 
 
 class Area(NamedTuple):
