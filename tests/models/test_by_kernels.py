@@ -22,6 +22,7 @@ from unsmear.models.by_kernels import (
     reduced_luma,
     unexplained,
 )
+from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.tiling import TensorPixels, TiledRestorer
 
 
@@ -175,6 +176,40 @@ def test_what_kernels_do_not_explain_is_restored_without_them(sharp, known, monk
         expected = torch.lerp(photo + more, alone.values, part).clamp(0, 1)
         assert torch.allclose(values, expected, atol=1e-3), ratio
         assert ("believed to" in said) is (part > 0)
+
+
+def test_right_kernels_promise_more_than_wrong_ones(shaken, known) -> None:
+    judge = TiledRestorer(load_checkpoint("guided-s"), precision="fp32")
+    turned = KernelField.uniform(known.kernels[0].rot90())
+    right, wrong = (by_kernels._promised(shaken, field, judge) for field in (known, turned))
+    assert right > 1e-4 and right > 1.5 * wrong
+
+
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_kernels_of_areas_are_taken_where_they_promise_more(kinds, shaken, known, monkeypatch) -> None:
+    """As candidates the right kernel and a wrong one, the wrong one held to be the whole picture's."""
+    right, wrong = known.kernels[0], known.kernels[0].rot90()
+
+    class Found:
+        def __init__(self, kernel: torch.Tensor) -> None:
+            self.kernel, self.scale, self.grey, self.refined = kernel, 1.0, shaken[0], False
+
+        def refine(self, scale: float) -> None:
+            self.refined = scale == 1.0
+
+    parts = torch.zeros(2, shaken.shape[1] // 8, shaken.shape[2] // 8)
+    parts[:, :, :10], parts[1, :, 10:] = 1.0 / kinds, 1.0
+    parts[0, :, :10] = 1 - parts[1, :, :10] if kinds == 2 else 0
+    monkeypatch.setattr(by_kernels, "shares", lambda *_, **__: parts)
+    judge = TiledRestorer(load_checkpoint("guided-s"), precision="fp32")
+    source = TensorPixels(shaken)
+    found = [Found(wrong), Found(right)]
+    field = by_kernels._judged(source, found, judge)  # type: ignore[arg-type]
+    assert field is not None and field.is_uniform is (kinds == 1)
+    assert found[1].refined and found[0].refined is (kinds == 2)
+    found = [Found(right), Found(wrong)]
+    assert by_kernels._judged(source, found, judge) is None  # type: ignore[arg-type]
+    assert not any(x.refined for x in found)
 
 
 def test_the_fast_way_looks_for_one_kernel_in_all_of_the_photo(shaken, monkeypatch) -> None:

@@ -12,6 +12,7 @@ from unsmear.basis.kernels import check_kernels, mass_centre
 from unsmear.blurring import blur, to_linear, to_srgb
 from unsmear.errors import KernelError, PairsError
 from unsmear.pairs import Pair, PairSampler, PairSettings, stack_pairs
+from unsmear.pairs.sampling import _crisp
 from unsmear.photo import Photo, write_photo
 
 CLEAN = {
@@ -192,6 +193,32 @@ def test_saturated_highlights_spread_further(photos):
     assert bright[1].blurred.mean() > plain[1].blurred.mean()
     dark = plain[1].sharp.amax(0) < 0.5
     assert torch.equal(bright[1].sharp[:, dark], plain[1].sharp[:, dark])
+
+
+def test_crisp_pairs_are_blurred_from_a_sharpened_picture(photos):
+    settings = only("uniform", crisp_share=1.0, defocus_share=0.0, linear_share=0.0)
+    pair = PairSampler(photos, seed=5, size=96, settings=settings)[0]
+    assert pair.facts["crisp"]
+    margin = pair.kernels.shape[-1] // 2 + 1
+    inner = (slice(None), slice(margin, -margin), slice(margin, -margin))
+    sharper = _crisp(pair.sharp)
+    errors = {
+        name: (blur(u, pair.kernels, pair.masks) - pair.blurred)[inner].abs().mean()
+        for name, u in (("crisp", sharper), ("plain", pair.sharp))
+    }
+    assert errors["crisp"] < 0.33 / 255 < 0.4 / 255 < errors["plain"]  # rounding alone gives 0.25 / 255
+    for kind in ("identity", "objects"):  # what stands still is softened by nothing
+        still = only(kind, crisp_share=1.0, still_share=1.0)
+        assert "crisp" not in PairSampler(photos, size=96, settings=still)[0].facts
+
+
+@pytest.mark.parametrize("frequency", [0.0, 0.3, 1.0, 2.5, np.pi])
+def test_crisp_has_the_transfer_function_that_it_says(frequency):
+    wave = torch.cos(frequency * torch.arange(64.0)).expand(3, 64, 64)
+    expected = 1 + (1 - np.cos(frequency)) / 6
+    for picture in (wave, wave.mT.contiguous()):
+        inner = _crisp(picture)[:, 1:-1, 1:-1]
+        assert torch.allclose(inner, expected * picture[:, 1:-1, 1:-1], atol=1e-5)
 
 
 def test_jpeg_changes_the_blurred_image_only(photos):

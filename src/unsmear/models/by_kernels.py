@@ -195,20 +195,24 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
         for index in parts.mean((1, 2)).argsort(descending=True)[:_MOST_KERNELS].tolist()
         if parts[index].mean() >= _LEAST_SHARE
     ]
-    if kept == [0]:
+    parts = parts[kept] / parts[kept].sum(0)
+    if kept == [0] or _promised(small, KernelField.uniform(coarse[0]), judge) > _promised(
+        small, _shared([coarse[index] for index in kept], parts, CELL), judge
+    ):
         return None
-    parts = parts[kept]
-    rows, columns = (
-        (np.arange(count, dtype=np.float64) + 0.5) * CELL * scale - 0.5 for count in parts.shape[1:]
-    )
     for index in kept:
         found[index].refine(1.0)
-    refined = [found[index].kernel for index in kept]
-    reach = max(kernel.shape[-1] // 2 for kernel in refined)
-    if len(refined) == 1:
-        return KernelField.uniform(refined[0])
-    kernels = torch.stack([F.pad(kernel, (reach - kernel.shape[-1] // 2,) * 4) for kernel in refined])
-    return KernelField(kernels, rows, columns, parts / parts.sum(0), apart=True)
+    return _shared([found[index].kernel for index in kept], parts, CELL * scale)
+
+
+def _shared(kernels: list[Tensor], parts: Tensor, cell: float) -> KernelField:
+    """Return the field of kernels that have shares of cells of so many pixels."""
+    if len(kernels) == 1:
+        return KernelField.uniform(kernels[0])
+    reach = max(kernel.shape[-1] // 2 for kernel in kernels)
+    stack = torch.stack([F.pad(kernel, (reach - kernel.shape[-1] // 2,) * 4) for kernel in kernels])
+    rows, columns = ((np.arange(count, dtype=np.float64) + 0.5) * cell - 0.5 for count in parts.shape[1:])
+    return KernelField(stack, rows, columns, parts, apart=True)
 
 
 def unexplained(estimate: Estimate, restored: Tensor) -> float:
@@ -223,16 +227,26 @@ def unexplained(estimate: Estimate, restored: Tensor) -> float:
     """
     grey, field = estimate.grey, estimate.field
     height, width = grey.shape
-    masks = field.masks(rows=slice(0, height), columns=slice(0, width))
-    if masks is None:
-        masks = grey.new_ones(1, height, width)
     edge = min(field.reach + 8, height // 4, width // 4)
     inside = (slice(edge, height - edge), slice(edge, width - edge))
-    errors = [
-        float((blur(x[None], field.centred(), masks)[0] - grey)[inside].square().mean())
-        for x in (restored, grey)
-    ]
+    errors = [float((_blurred_again(x, field) - grey)[inside].square().mean()) for x in (restored, grey)]
     return errors[0] / errors[1] if errors[1] > _EXACT else 0.0
+
+
+def _promised(picture: Tensor, field: KernelField, judge: TiledRestorer) -> float:
+    """What kernels promise to gain, by a guided network: how far it moves a picture (judging.py), less what
+    its result, blurred again, leaves of the picture; mean squares of the luma."""
+    before, restored = luma(picture), TensorPixels(torch.empty_like(picture))
+    judge.restore(GuidedPixels(TensorPixels(picture), field), restored)
+    after = luma(restored.values)
+    again = _blurred_again(after, field)
+    return float((after - before).square().mean() - (again - before).square().mean())
+
+
+def _blurred_again(grey: Tensor, field: KernelField) -> Tensor:
+    height, width = grey.shape
+    masks = field.masks(rows=slice(0, height), columns=slice(0, width))
+    return blur(grey[None], field.centred(), grey.new_ones(1, height, width) if masks is None else masks)[0]
 
 
 def _unexplained_by_copy(source: Pixels, field: KernelField, network: TiledRestorer) -> float:

@@ -97,6 +97,11 @@ class PairSettings(BaseModel):
         default=0.5,
         description="Pairs blurred in linear light x^2.2; the others in sRGB values (GoPro `blur`, Köhler).",
     )
+    crisp_share: Share = Field(
+        default=0.0,
+        description="Pairs in which all moves, made up for what bilinearly drawn kernels soften besides "
+        "(docs/PAIRS.md): Eq. 2 then blurs a slightly sharpened u.",
+    )
     saturation_share: Share = Field(
         default=0.15, description="Pairs whose highlights outshine the sensor: light streaks (SBDD, RSBlur)."
     )
