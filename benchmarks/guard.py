@@ -29,6 +29,7 @@ from unsmear.blurring import blur, to_linear, to_srgb
 from unsmear.metrics import psnr_rgb
 from unsmear.models.by_kernels import reduced
 from unsmear.models.tiling import TensorPixels
+from unsmear.photo import find_photos
 
 PIXELS = 500_000
 SPREAD = 1.5  # of the Gaussian, in pixels
@@ -97,7 +98,7 @@ def main() -> None:
     options.add_argument("--few", type=int, default=8)
     options.add_argument("--model", default="guided-s")
     chosen = options.parse_args()
-    found = unsmear.photo.find_photos(chosen.photos)
+    found = find_photos(chosen.photos)
     count = min(chosen.count, len(found))
     photos = [found[(2 * place + 1) * len(found) // (2 * count)] for place in range(count)]
     scores: dict[str, list[tuple[float, float]]] = {}

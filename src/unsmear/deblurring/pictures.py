@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unsmear.errors import ModelError
-from unsmear.models.by_kernels import Deblurrer
+from unsmear.models.by_kernels import PLAIN_MODEL, Deblurrer
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.restoring import Precision, find_device, image_channels
 from unsmear.models.tiling import STATISTICS, Pixels, Statistics, TensorPixels, TiledRestorer
@@ -75,10 +75,10 @@ def deblur(
         tile: side in pixels of the largest tile; by the memory at hand if not given.
         by: "network" has a network restore by itself; "kernels" estimates the blur kernels and undoes them by
             total variation (the guided network in the package says how far to believe them, and `model` is
-            left aside); "auto" does both with a guided network, as the one in the package, and has other
-            networks restore by themselves.
-        fast: look for one blur in all of the photo, not also for those of its parts. A network that restores
-            by itself is as fast without.
+            left aside); "auto" does both with a guided network, as the one in the package, where kernels do
+            not explain the photo by `unet-s`, and has other networks restore by themselves.
+        fast: look for one blur in all of the photo, not also for those of its parts, and leave what it does
+            not explain as it is. A network that restores by itself is as fast without.
 
     Returns:
         the restored picture: a Photo for a path, otherwise what was given, with its type, shape, alpha and
@@ -129,10 +129,16 @@ def make_restorer(
             f"{model if isinstance(model, (str, Path)) else type(model).__name__}: a guided network restores "
             "by kernels as well; leave --by out, or name another network, such as --model sglrn-t"
         )
-    return Deblurrer(tiled, by_network=by == "auto", areas=not fast, tile=tile) if guided else tiled
+    if not guided:
+        return tiled
+    plain = None
+    if by == "auto" and not fast:
+        where = next(network.parameters()).device
+        plain = TiledRestorer(_loaded(PLAIN_MODEL, str(where), 0), precision=precision, tile=tile)
+    return Deblurrer(tiled, by_network=by == "auto", areas=not fast, plain=plain, tile=tile)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=3)
 def _loaded(model: str, device: str, changed: int) -> nn.Module:
     """Load a network once for many calls; `changed` is the time of its file."""
     return load_checkpoint(model).to(torch.device(device))

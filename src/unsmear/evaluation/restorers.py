@@ -64,6 +64,9 @@ def _network(network: nn.Module, name: str, device: str) -> Restorer:
         network = network.to(find_device(device))
     weight = next(network.parameters(), None)
     place = torch.device("cpu") if weight is None else weight.device
+    plain = companion(network)
+    if plain is not None:
+        plain = plain.to(place)
 
     def run(_: PairFiles, blurred: Tensor) -> Tensor:
         training = network.training
@@ -71,7 +74,7 @@ def _network(network: nn.Module, name: str, device: str) -> Restorer:
         try:
             with torch.inference_mode():
                 if image_channels(network) > 3:
-                    restored: Tensor = deblurred(blurred, network, precision="fp32")
+                    restored: Tensor = deblurred(blurred, network, plain, precision="fp32")
                 elif not hasattr(network, "size_multiple"):
                     restored = network(blurred[None].to(place))[0]
                 else:
@@ -83,17 +86,26 @@ def _network(network: nn.Module, name: str, device: str) -> Restorer:
     about = {
         "name": name,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "weights_sha256": weights_sha256(network),
+        "weights_sha256": weights_sha256(network, plain),
         "device": str(place),
         "header": getattr(network, "header", None),
     }
     return Restorer(run, about)
 
 
-def weights_sha256(network: nn.Module) -> str:
-    """Hash of names, types, shapes and bytes of all that a network stores, whatever file it came from."""
+def companion(network: nn.Module) -> nn.Module | None:
+    """The network that restores where the kernels of a guided one explain nothing; None for others."""
+    from unsmear.models.by_kernels import PLAIN_MODEL
+    from unsmear.models.checkpoints import load_checkpoint
+
+    return load_checkpoint(PLAIN_MODEL) if image_channels(network) > 3 else None
+
+
+def weights_sha256(*networks: nn.Module | None) -> str:
+    """Hash of names, types, shapes and bytes of all that networks store, whatever file they came from."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    states = [network.state_dict() for network in networks if network is not None]
+    for name, tensor in (item for state in states for item in sorted(state.items())):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -33,6 +33,9 @@ ESTIMATE_PIXELS = 1_000_000
 JUDGED_PIXELS = 250_000
 """Pixels of the copy on which a guided network judges kernels."""
 
+PLAIN_MODEL = "unet-s"
+"""The network of the package that restores without kernels what they do not explain."""
+
 BELIEF = (0.85, 0.35)
 """From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
 
@@ -148,11 +151,20 @@ class Estimate(NamedTuple):
     nothing: bool = False
 
 
-def deblurred(image: Tensor, finish: nn.Module | None = None, *, precision: Precision = "auto") -> Tensor:
-    """Restore a picture (3,H,W) of floats in [0, 1] by its kernels and a guided network, or without any."""
-    tiled = None if finish is None else TiledRestorer(finish, precision=precision)
+def deblurred(
+    image: Tensor,
+    finish: nn.Module | None = None,
+    plain: nn.Module | None = None,
+    *,
+    precision: Precision = "auto",
+) -> Tensor:
+    """Restore a picture (3,H,W) of floats in [0, 1] by its kernels and a guided network, or without any.
+
+    `plain` restores without kernels what they do not explain.
+    """
+    tiled, other = (None if x is None else TiledRestorer(x, precision=precision) for x in (finish, plain))
     result = TensorPixels(torch.empty_like(image))
-    Deblurrer(tiled).restore(TensorPixels(image), result)
+    Deblurrer(tiled, plain=other).restore(TensorPixels(image), result)
     return result.values
 
 
