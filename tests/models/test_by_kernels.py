@@ -151,7 +151,7 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
     assert torch.equal(deblurred(photo, Inverter(), precision="fp32"), photo)
 
 
-def test_what_kernels_do_not_explain_is_restored_without_them(sharp, known, monkeypatch) -> None:
+def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(sharp, known, monkeypatch) -> None:
     find(known, monkeypatch)
     photo = 0.8 * sharp  # nothing is clipped
 
@@ -162,20 +162,28 @@ def test_what_kernels_do_not_explain_is_restored_without_them(sharp, known, monk
         deblurrer.restore(TensorPixels(photo), result)
         return result.values, deblurrer.said
 
-    values, said = restored(Inverter(), 0.05)
-    assert torch.allclose(values, photo + 0.05, atol=1e-6) and said.endswith("restored without it")
-    values, said = restored(Inverter(), 0.005)  # 46 dB: not worth it
+    values, said = restored(Inverter(), 0.05)  # nothing is explained: no motion blur
     assert torch.equal(values, photo) and said.endswith("left as it is")
-    monkeypatch.setattr(by_kernels, "belief", lambda unexplained: 0.5)
     alone = TensorPixels(torch.empty_like(photo))
     TiledRestorer(Believer(), precision="fp32").restore(GuidedPixels(TensorPixels(photo), known), alone)
     moved = float((alone.values - photo).square().mean())
-    for ratio, part in ((5.0, 0.5), (3.0, 0.25), (1.0, 0.0)):
+    low, high = by_kernels.BELIEF[1], by_kernels.BELIEF[0]
+    half, little = low / 2 + high / 2, high - 0.05  # little: the photo itself has a share of a half
+    for left, ratio, part in (
+        (half, 9.0, 0.5),
+        (half, 4.0, 0.5**3.5),
+        (half, 1.0, 0.5**6),
+        (little, 9.0, 0.1),
+    ):
+        monkeypatch.setattr(by_kernels, "unexplained", lambda *_, left=left: left)
         more = (moved / ratio) ** 0.5
         values, said = restored(Believer(), more)
-        expected = torch.lerp(photo + more, alone.values, part).clamp(0, 1)
-        assert torch.allclose(values, expected, atol=1e-3), ratio
-        assert ("believed to" in said) is (part > 0)
+        behind = torch.lerp(photo, (photo + more).clamp(0, 1), 1.0 if left == half else 0.5)
+        expected = torch.lerp(behind, alone.values, part).clamp(0, 1)
+        assert torch.allclose(values, expected, atol=1e-3), (left, ratio)
+        assert said.endswith(f"believed to {part:.0%}")
+    monkeypatch.setattr(by_kernels, "unexplained", lambda *_: low)  # all is explained: the kernels' alone
+    assert torch.equal(restored(Believer(), 0.5)[0], alone.values)
 
 
 def test_right_kernels_promise_more_than_wrong_ones(shaken, known) -> None:

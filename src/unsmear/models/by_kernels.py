@@ -39,7 +39,7 @@ PLAIN_MODEL = "unet-s"
 BELIEF = (0.85, 0.35)
 """From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
 
-OUTWEIGHS = (2.0, 4.0)
+OUTWEIGHS = (3.0, 5.0)
 """From 0 to 1 between these ratios of what kernels move a photo by to what is moved without."""
 
 _CAREFUL = 2  # power of the belief for total variation, which goes further than the network, right or wrong
@@ -53,7 +53,8 @@ _TV_TILE = 1024
 _COST_WEIGHT = 1e-2  # of the filter by whose results a kernel for all and the camera's kernels are compared
 _MOST_KERNELS = 4  # are refined, the others' places shared among them
 _LEAST_SHARE = 0.04  # of the photo; below a kernel is not taken
-_UNSEEN = 1e-4  # mean squared change (40 dB) by a network without kernels that is not worth making
+_DOUBT = 5  # the belief's power rises by this where kernels do not outweigh what is restored without
+_RISE = 0.1  # below BELIEF[0], in which what is restored without kernels takes the photo's place
 _EXACT = 1e-9  # mean squared change by kernels that do not blur
 _CLEARLY = 0.995  # the camera's must be better by this: what else it finds are errors (docs/ESTIMATION.md)
 
@@ -63,7 +64,8 @@ class Deblurrer:
 
     A network's result is blurred again by the kernels. Where they are right this gives the photo back. The
     less it does, because there is no motion blur, or one that changes too much over the picture, the nearer
-    the result is drawn to what is restored without kernels, or to the photo as it was (`belief`).
+    the result is drawn to what is restored without kernels and, where they explain next to nothing, to the
+    photo as it was (`belief`).
 
     Args:
         network: restores with a guided network; None: total variation without any check, which fits the photo
@@ -112,24 +114,23 @@ class Deblurrer:
         def rest(part: float) -> None:
             progress((1 - _SHARE) * part)
 
-        believed = 1.0
+        believed, behind = 1.0, source
         if self.network is not None and self.by_network:
             self.network.restore(GuidedPixels(source, field), target, progress=rest)
-            believed = belief(unexplained(estimate, reduced_luma(target)[0]))
+            left = unexplained(estimate, reduced_luma(target)[0])
+            believed = belief(left)
+            if self.plain is not None and 0 < believed < 1:
+                behind = source.blank_like()
+                self.plain.restore(source, behind)
+                doubt = 1 - outweighs(_moved(source, target), _moved(source, behind))
+                believed **= 1 + _DOUBT * doubt
+                _draw_back(source, behind, min((BELIEF[0] - left) / _RISE, 1.0))
         elif self.network is not None:
             believed = belief(_unexplained_by_copy(source, field, self.network)) ** _CAREFUL
             if believed == 0:
                 rest(1.0)
-        behind, instead = source, "left as it is"
-        if self.plain is not None and believed < 1:
-            other = source.blank_like()
-            self.plain.restore(source, other)
-            moved, without = _moved(source, target), _moved(source, other)
-            believed *= outweighs(moved, without)
-            if without > _UNSEEN:
-                behind, instead = other, "restored without it"
         if believed == 0:
-            self.said = f"the blur that was found does not explain the photo: {instead}"
+            self.said = "the blur that was found does not explain the photo: left as it is"
         elif believed < 1:
             self.said += f", believed to {believed:.0%}"
         if believed > 0 and (self.network is None or not self.by_network):
@@ -286,7 +287,7 @@ def _moved(source: Pixels, target: Pixels) -> float:
 
 
 def outweighs(moved: float, without: float) -> float:
-    """How far a restored photo is to be taken rather than the one that is restored without kernels, 0 to 1.
+    """How far a photo restored by kernels outweighs the one that is restored without, 0 to 1.
 
     A network that was trained on the squared error expects to gain what it moves the photo by (judging.py).
     Where kernels are wrong they promise little more than is promised without any (docs/DEBLURRING.md).
