@@ -39,7 +39,7 @@ PLAIN_MODEL = "unet-s"
 BELIEF = (0.85, 0.35)
 """From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
 
-OUTWEIGHS = (3.0, 5.0)
+OUTWEIGHS = (2.0, 4.0)
 """From 0 to 1 between these ratios of what kernels move a photo by to what is moved without."""
 
 _CAREFUL = 2  # power of the belief for total variation, which goes further than the network, right or wrong
@@ -53,7 +53,7 @@ _TV_TILE = 1024
 _COST_WEIGHT = 1e-2  # of the filter by whose results a kernel for all and the camera's kernels are compared
 _MOST_KERNELS = 4  # are refined, the others' places shared among them
 _LEAST_SHARE = 0.04  # of the photo; below a kernel is not taken
-_DOUBT = 5  # the belief's power rises by this where kernels do not outweigh what is restored without
+_DOUBT = 3  # the belief's power rises by this where kernels do not outweigh what is restored without
 _RISE = 0.1  # below BELIEF[0], in which what is restored without kernels takes the photo's place
 _EXACT = 1e-9  # mean squared change by kernels that do not blur
 _CLEARLY = 0.995  # the camera's must be better by this: what else it finds are errors (docs/ESTIMATION.md)
