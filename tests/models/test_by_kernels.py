@@ -171,8 +171,8 @@ def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(sharp,
     half, little = low / 2 + high / 2, high - 0.05  # little: the photo itself has a share of a half
     for left, ratio, part in (
         (half, 9.0, 0.5),
-        (half, 4.0, 0.5**3.5),
-        (half, 1.0, 0.5**6),
+        (half, 3.0, 0.5**2.5),
+        (half, 1.0, 0.5**4),
         (little, 9.0, 0.1),
     ):
         monkeypatch.setattr(by_kernels, "unexplained", lambda *_, left=left: left)
