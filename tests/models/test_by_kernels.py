@@ -168,12 +168,12 @@ def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(sharp,
     TiledRestorer(Believer(), precision="fp32").restore(GuidedPixels(TensorPixels(photo), known), alone)
     moved = float((alone.values - photo).square().mean())
     low, high = by_kernels.BELIEF[1], by_kernels.BELIEF[0]
-    half, little = low / 2 + high / 2, high - 0.05  # little: the photo itself has a share of a half
+    half, little = low / 2 + high / 2, sum(by_kernels.PLAIN_BELIEF) / 2  # the photo has a share of a half
     for left, ratio, part in (
         (half, 9.0, 0.5),
         (half, 3.0, 0.5**2.5),
         (half, 1.0, 0.5**4),
-        (little, 9.0, 0.1),
+        (little, 9.0, belief(little)),
     ):
         monkeypatch.setattr(by_kernels, "unexplained", lambda *_, left=left: left)
         more = (moved / ratio) ** 0.5

@@ -39,6 +39,9 @@ PLAIN_MODEL = "unet-s"
 BELIEF = (0.85, 0.35)
 """From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
 
+PLAIN_BELIEF = (0.75, 0.65)
+"""From 0 to 1 between these unexplained parts the photo gives way to what is restored without kernels."""
+
 OUTWEIGHS = (2.0, 4.0)
 """From 0 to 1 between these ratios of what kernels move a photo by to what is moved without."""
 
@@ -54,7 +57,6 @@ _COST_WEIGHT = 1e-2  # of the filter by whose results a kernel for all and the c
 _MOST_KERNELS = 4  # are refined, the others' places shared among them
 _LEAST_SHARE = 0.04  # of the photo; below a kernel is not taken
 _DOUBT = 3  # the belief's power rises by this where kernels do not outweigh what is restored without
-_RISE = 0.1  # below BELIEF[0], in which what is restored without kernels takes the photo's place
 _EXACT = 1e-9  # mean squared change by kernels that do not blur
 _CLEARLY = 0.995  # the camera's must be better by this: what else it finds are errors (docs/ESTIMATION.md)
 
@@ -124,7 +126,7 @@ class Deblurrer:
                 self.plain.restore(source, behind)
                 doubt = 1 - outweighs(_moved(source, target), _moved(source, behind))
                 believed **= 1 + _DOUBT * doubt
-                _draw_back(source, behind, min((BELIEF[0] - left) / _RISE, 1.0))
+                _draw_back(source, behind, _ramp(left, *PLAIN_BELIEF))
         elif self.network is not None:
             believed = belief(_unexplained_by_copy(source, field, self.network)) ** _CAREFUL
             if believed == 0:
@@ -273,7 +275,7 @@ def _unexplained_by_copy(source: Pixels, field: KernelField, network: TiledResto
 
 def belief(unexplained: float) -> float:
     """How much of a restored photo to take, 0 to 1, by the part that its kernels leave unexplained."""
-    return min(max((BELIEF[0] - unexplained) / (BELIEF[0] - BELIEF[1]), 0.0), 1.0)
+    return _ramp(unexplained, *BELIEF)
 
 
 def _moved(source: Pixels, target: Pixels) -> float:
@@ -296,8 +298,12 @@ def outweighs(moved: float, without: float) -> float:
         moved: mean squared change of the photo by kernels.
         without: the same without kernels.
     """
-    ratio = moved / max(without, _EXACT)
-    return min(max((ratio - OUTWEIGHS[0]) / (OUTWEIGHS[1] - OUTWEIGHS[0]), 0.0), 1.0)
+    return _ramp(moved / max(without, _EXACT), *OUTWEIGHS)
+
+
+def _ramp(value: float, none: float, all_: float) -> float:
+    """0 at `none` and 1 at `all_`, straight in between and the same beyond."""
+    return min(max((value - none) / (all_ - none), 0.0), 1.0)
 
 
 def _draw_back(source: Pixels, target: Pixels, part: float) -> None:
