@@ -57,6 +57,7 @@ _COST_WEIGHT = 1e-2  # of the filter by whose results a kernel for all and the c
 _MOST_KERNELS = 4  # are refined, the others' places shared among them
 _LEAST_SHARE = 0.04  # of the photo; below a kernel is not taken
 _DOUBT = 3  # the belief's power rises by this where kernels do not outweigh what is restored without
+_MORE = 1.25  # the whole picture's kernel must promise so much more than those of areas
 _EXACT = 1e-9  # mean squared change by kernels that do not blur
 _CLEARLY = 0.995  # the camera's must be better by this: what else it finds are errors (docs/ESTIMATION.md)
 
@@ -211,9 +212,11 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
         if parts[index].mean() >= _LEAST_SHARE
     ]
     parts = parts[kept] / parts[kept].sum(0)
-    if kept == [0] or _promised(small, KernelField.uniform(coarse[0]), judge) > _promised(
-        small, _shared([coarse[index] for index in kept], parts, CELL), judge
-    ):
+    if kept == [0]:
+        return None
+    fields = KernelField.uniform(coarse[0]), _shared([coarse[index] for index in kept], parts, CELL)
+    whole, areas = (_promised(small, field, judge) for field in fields)
+    if whole > _MORE * areas:
         return None
     for index in kept:
         found[index].refine(1.0)
