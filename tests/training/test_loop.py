@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -126,6 +127,17 @@ def test_damaged_newest_state_falls_back_to_the_one_before(recipe, tmp_path):
     newest.write_bytes(newest.read_bytes()[:-100])
     train(other, resume=True)
     assert_same_bits(straight, other)
+
+
+@pytest.mark.parametrize(
+    ("native", "precision", "told"), [("fp32", "bf16", 1), ("bf16", "bf16", 0), ("fp32", "fp32", 0)]
+)
+def test_a_processor_without_bf16_is_told(recipe, monkeypatch, native, precision, told):
+    monkeypatch.setattr("unsmear.training.loop.native_precision", lambda device: native)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(recipe(iterations=1, precision=precision))
+    assert sum("does not multiply bf16" in str(warning.message) for warning in caught) == told
 
 
 def test_termination_finishes_the_step_and_saves_it(recipe, tmp_path):

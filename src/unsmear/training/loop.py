@@ -5,6 +5,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 
 import unsmear
 from unsmear.errors import RecipeError, TrainingError
+from unsmear.models.restoring import native_precision
 from unsmear.training.feeding import (
     MakeSampler,
     data_facts,
@@ -30,6 +32,11 @@ from unsmear.training.placing import Place, find_place, seeded
 from unsmear.training.recipe import Recipe
 from unsmear.training.schedule import ema_decay, learning_rate, step_seed
 from unsmear.training.state import TrainingState
+
+_EMULATED = (
+    "this processor does not multiply bf16 by itself, which makes it several times slower than fp32; "
+    "--set precision=fp32"
+)
 
 
 def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = make_pair_sampler) -> Path:
@@ -59,6 +66,8 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
         place = find_place(recipe.device)
         stack.callback(place.close)
         stack.enter_context(_settings(recipe))
+        if recipe.precision == "bf16" and native_precision(place.device) == "fp32":
+            warnings.warn(f"precision: {_EMULATED}", stacklevel=2)
         found, folder = find_data(recipe), RunFolder(recipe.run)
         model = _network(recipe, place)
         state = TrainingState.begin(recipe, model)
