@@ -212,6 +212,25 @@ def test_crisp_pairs_are_blurred_from_a_sharpened_picture(photos):
         assert "crisp" not in PairSampler(photos, size=96, settings=still)[0].facts
 
 
+def test_soft_pairs_are_out_of_focus_before_anything_moves(photos):
+    plain = PairSampler(photos, size=96, settings=only("uniform", defocus_share=0.0))
+    soft = PairSampler(
+        photos, size=96, settings=only("uniform", defocus_share=0.0, soft_share=1.0, soft_radius=(3.0, 3.0))
+    )
+    energies = []
+    for index in range(6):
+        pair, sharp = soft[index], plain[index].sharp
+        assert pair.facts["soft"] == 3.0
+        # the same place: u is softer than the photograph, and v is u, moved
+        energies.append(float(pair.sharp.diff(dim=2).square().sum() / sharp.diff(dim=2).square().sum()))
+        margin = pair.kernels.shape[-1] // 2 + 1
+        inner = (slice(None), slice(margin, -margin), slice(margin, -margin))
+        error = (blur(pair.sharp, pair.kernels, pair.masks) - pair.blurred)[inner].abs().mean()
+        assert error < 1 / 255
+    assert max(energies) < 0.9
+    assert min(energies) < 0.5 * max(energies)  # everywhere, and only in places
+
+
 @pytest.mark.parametrize("frequency", [0.0, 0.3, 1.0, 2.5, np.pi])
 def test_crisp_has_the_transfer_function_that_it_says(frequency):
     wave = torch.cos(frequency * torch.arange(64.0)).expand(3, 64, 64)

@@ -11,7 +11,7 @@ import math
 from torch import Tensor
 
 from unsmear.errors import KernelError
-from unsmear.estimation.uniform import Search, search
+from unsmear.estimation.uniform import Search, scattered, search
 
 OVERLAP = 0.25
 """Part of an area that lies in its neighbour too."""
@@ -39,7 +39,8 @@ def find_candidates(grey: Tensor) -> list[Search]:
         grey: v, (H,W), values in [0, 1].
 
     Returns:
-        Searches to go on with, that of the whole picture first; areas without edges are left out.
+        Searches to go on with, that of the whole picture first; areas without edges are left out, and those
+        whose kernel is `scattered`.
 
     Raises:
         KernelError: as by `unsmear.estimation.uniform.search` for the whole picture.
@@ -55,7 +56,8 @@ def find_candidates(grey: Tensor) -> list[Search]:
     first, *others = [look(index) for index in range(len(pieces))]
     if isinstance(first, KernelError):
         raise first
-    return [first, *(found for found in others if isinstance(found, Search))]
+    paths = (found for found in others if isinstance(found, Search) and not scattered(found.kernel))
+    return [first, *paths]
 
 
 def _spans(length: int, count: int) -> list[slice]:

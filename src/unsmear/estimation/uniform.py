@@ -49,6 +49,7 @@ _COMPARED = 0.5  # of these pixels: there the starts are compared, and the bette
 _DECONVOLUTION = 2e-3  # weight of the total variation in the comparison
 _GROWTH = 0.1
 _PRODUCTS = 150
+_WIDTH = 8.0  # pixels; wider than any path: GoPro's, Köhler's, Levin's and Lai's kernels have 2 to 4
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def search(
 ) -> "Search":
     """Look for the kernel of a picture as far as the last scale of at most `coarse` pixels.
 
-    The starts are compared at half as many pixels, and the better one goes on.
+    The starts are compared at half as many pixels, and the better one goes on, not one whose kernel is
+    `scattered` where another's is not.
 
     Arguments and errors are those of `estimate_uniform`, which goes on from here to full size.
     """
@@ -135,7 +137,7 @@ def search(
     runs = [Search(grey, start, largest) for start in starts]
     for run in runs:
         run.refine(min(1.0, math.sqrt(_COMPARED * coarse / grey.numel())))
-    found = min(runs, key=lambda run: run.cost()) if len(runs) > 1 else runs[0]
+    found = min(runs, key=lambda run: (scattered(run.kernel), run.cost())) if len(runs) > 1 else runs[0]
     found.refine(min(1.0, math.sqrt(coarse / grey.numel())))
     return found
 
@@ -291,6 +293,17 @@ def pruned(kernel: Tensor, threshold: float, component: float = 0.1) -> Tensor:
     mass = kept.new_zeros(len(parts)).index_add_(0, place.flatten(), kept.flatten())
     kept = torch.where(mass[place] < min(component * kept.sum(), mass.max()), 0.0, kept)
     return kept / kept.sum()
+
+
+def scattered(kernel: Tensor) -> bool:
+    """Whether a kernel (K,K) is no path but spread all over its square: an estimate that went astray.
+
+    exp(−Σ k log k), how many taps share the mass as it were, is a path's length times its width. More than
+    8 times the longer side of what the kernel covers is no motion.
+    """
+    covered = (kernel > 0.02 * kernel.max()).nonzero()
+    side = int((covered.amax(0) - covered.amin(0)).max()) + 1
+    return float(torch.special.entr(kernel).sum().exp()) > _WIDTH * side
 
 
 def extent(kernel: Tensor, threshold: float) -> int:

@@ -22,7 +22,7 @@ from unsmear.estimation.deconvolution import WEIGHT, deconvolve
 from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import filtered, guided_input
 from unsmear.estimation.noise import noise_level
-from unsmear.estimation.uniform import Search, restoration_cost, search
+from unsmear.estimation.uniform import Search, restoration_cost, scattered, search
 from unsmear.models.judging import CELL, shares
 from unsmear.models.restoring import Precision
 from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
@@ -220,7 +220,11 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
         return None
     for index in kept:
         found[index].refine(1.0)
-    return _shared([found[index].kernel for index in kept], parts, CELL * scale)
+    paths = [place for place, index in enumerate(kept) if not scattered(found[index].kernel)]
+    if not paths:
+        return None
+    parts = parts[paths] / parts[paths].sum(0)
+    return _shared([found[kept[place]].kernel for place in paths], parts, CELL * scale)
 
 
 def _shared(kernels: list[Tensor], parts: Tensor, cell: float) -> KernelField:

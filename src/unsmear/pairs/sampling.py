@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unsmear.basis.bank import KernelBank
+from unsmear.basis.kernels import defocus, identity
+from unsmear.basis.masks import smooth_masks
 from unsmear.blurring import (
     GAMMA,
     add_gaussian_noise,
@@ -151,6 +153,10 @@ class PairSampler:
             gain = float(generator.uniform(*self.settings.saturation_gain))
             image = _brighter_highlights(image, gain, self.settings.saturation_start, linear)
             facts["saturation_gain"] = round(gain, 4)
+        if self.settings.soft_share and generator.random() < self.settings.soft_share:
+            radius = float(generator.uniform(*self.settings.soft_radius))
+            image = _out_of_focus(generator, image, radius)
+            facts["soft"] = round(radius, 4)
         kernels = torch.from_numpy(scene.kernels)
         masks = torch.from_numpy(scene.mask_units).float() / 255
         seen = image
@@ -357,6 +363,17 @@ def _brighter_highlights(image: Tensor, gain: float, start: float, linear: bool)
 def _all_move(kernels: NDArray[np.float32]) -> bool:
     """Whether no kernel of (B, K, K) is a single tap, which softens nothing."""
     return bool((kernels.max((1, 2)) < 1.0).all())
+
+
+def _out_of_focus(generator: np.random.Generator, image: Tensor, radius: float) -> Tensor:
+    """Blur a picture (3, H, W) by a disc: all of it, or in every other case where a smooth mask says so."""
+    disc = defocus(radius)
+    kernels = np.stack([identity(len(disc)), disc])
+    masks = np.zeros((2, *image.shape[1:]), dtype=np.float32)
+    masks[1] = 1
+    if generator.random() < 0.5:
+        masks = smooth_masks(generator, 2, *image.shape[1:])
+    return blur(image, torch.from_numpy(kernels), torch.from_numpy(masks)).clamp_(min=0.0)
 
 
 def _crisp(image: Tensor) -> Tensor:

@@ -88,6 +88,14 @@ class PairSettings(BaseModel):
     defocus_radius: tuple[float, float] = Field(
         default=(0.7, 2.5), description="Radius of the disc: mild, deblurring is about motion."
     )
+    soft_share: Share = Field(
+        default=0.0,
+        description="Pairs whose photograph was out of focus before anything moved, in u as well as in v: "
+        "softness to leave alone. Half of them only in places.",
+    )
+    soft_radius: tuple[float, float] = Field(
+        default=(0.7, 4.0), description="Radius of that disc: a background out of focus, or a missed focus."
+    )
     still_share: Share = Field(
         default=0.35,
         description="Object scenes whose background stands still: a camera on a tripod or a short exposure.",
@@ -152,7 +160,7 @@ class PairSettings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "PairSettings":
-        for name in ("defocus_radius", "saturation_gain", "noise", "jpeg_quality"):
+        for name in ("defocus_radius", "soft_radius", "saturation_gain", "noise", "jpeg_quality"):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
                 raise ValueError(f"{name} is ({low}, {high}); expected 0 ≤ low ≤ high")
