@@ -12,15 +12,13 @@ from unsmear.errors import KernelError, ModelError
 from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import guided_input
 from unsmear.metrics import psnr_rgb, psnr_shift
-from unsmear.models import by_kernels, create
+from unsmear.models import by_kernels, checking, create
 from unsmear.models.by_kernels import (
     Deblurrer,
     Estimate,
     GuidedPixels,
-    belief,
     deblurred,
     reduced_luma,
-    unexplained,
 )
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.tiling import TensorPixels, TiledRestorer
@@ -109,17 +107,6 @@ def test_a_rectangle_is_seen_as_in_the_whole(shaken, known) -> None:
     assert error < 0.02  # 43 pixels around it do for nearly all that a filter of 21 pixels sees
 
 
-def test_right_kernels_explain_and_wrong_ones_do_not(shaken, sharp, known) -> None:
-    grey, truth = reduced_luma(TensorPixels(shaken))[0], reduced_luma(TensorPixels(sharp))[0]
-    assert belief(unexplained(Estimate(grey, known, 1.0), truth)) == 1
-    assert unexplained(Estimate(grey, known, 1.0), grey) == pytest.approx(1)
-    turned = KernelField.uniform(known.kernels[0].rot90())
-    assert belief(unexplained(Estimate(grey, turned, 1.0), truth)) == 0
-    one = torch.zeros(3, 3)
-    one[1, 1] = 1
-    assert unexplained(Estimate(grey, KernelField.uniform(one), 1.0), truth) == 0
-
-
 def find(field: KernelField, monkeypatch) -> None:
     """Have the estimate find a field in every photo."""
 
@@ -141,8 +128,6 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
         )
         assert torch.allclose(result.values, shaken, atol=1e-3) is not believed  # halves in between
         assert sum(parts) == pytest.approx(1)
-    half = by_kernels.BELIEF[0] / 2 + by_kernels.BELIEF[1] / 2
-    assert belief(0.2) == 1 and belief(half) == pytest.approx(0.5) and belief(0.9) == 0
     result = TensorPixels(torch.zeros_like(shaken))
     by_kernels._draw_back(TensorPixels(shaken), result, 0.25)
     assert torch.allclose(result.values, 0.75 * shaken)
@@ -151,39 +136,47 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
     assert torch.equal(deblurred(photo, Inverter(), precision="fp32"), photo)
 
 
-def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(sharp, known, monkeypatch) -> None:
+@pytest.mark.parametrize("fill", [True, False])
+def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(
+    fill, sharp, known, monkeypatch
+) -> None:
     find(known, monkeypatch)
     photo = 0.8 * sharp  # nothing is clipped
 
-    def restored(network: nn.Module, more: float) -> tuple[torch.Tensor, str]:
+    def restored(network: nn.Module, more: float = 0.05) -> tuple[torch.Tensor, str]:
         result = TensorPixels(torch.empty_like(photo))
         plain = TiledRestorer(Brightener(more), precision="fp32")
-        deblurrer = Deblurrer(TiledRestorer(network, precision="fp32"), plain=plain)
+        deblurrer = Deblurrer(TiledRestorer(network, precision="fp32"), plain=plain, fill=fill)
         deblurrer.restore(TensorPixels(photo), result)
         return result.values, deblurrer.said
 
-    values, said = restored(Inverter(), 0.05)  # nothing is explained: no motion blur
+    values, said = restored(Inverter())  # nothing is explained: no motion blur
     assert torch.equal(values, photo) and said.endswith("left as it is")
     alone = TensorPixels(torch.empty_like(photo))
     TiledRestorer(Believer(), precision="fp32").restore(GuidedPixels(TensorPixels(photo), known), alone)
-    moved = float((alone.values - photo).square().mean())
-    low, high = by_kernels.BELIEF[1], by_kernels.BELIEF[0]
-    half, little = low / 2 + high / 2, sum(by_kernels.PLAIN_BELIEF) / 2  # the photo has a share of a half
-    for left, ratio, part in (
-        (half, 9.0, 0.5),
-        (half, 3.0, 0.5**2.5),
-        (half, 1.0, 0.5**4),
-        (little, 9.0, belief(little)),
+    half = sum(checking.BELIEF) / 2
+    little = sum(by_kernels.PLAIN_BELIEF) / 2  # what is restored without kernels has a share of a half
+    asked = 1.3 * half + sum(checking.AGREED) / 2  # the agreement that is half enough
+    for left, agreed, believed, share in (
+        (half, 2.0, 0.5, 1.0),
+        (half, asked, 0.25, 1.0),
+        (half, 0.0, 0.0, 1.0),
+        (little, 2.0, checking.belief(little), 0.5),
+        (0.1, 2.0, 1.0, 0.0),
+        (0.1, -1.0, 0.0, 1.0),  # explained, and yet wrong: the way to nowhere
     ):
         monkeypatch.setattr(by_kernels, "unexplained", lambda *_, left=left: left)
-        more = (moved / ratio) ** 0.5
-        values, said = restored(Believer(), more)
-        behind = torch.lerp(photo, (photo + more).clamp(0, 1), 1.0 if left == half else 0.5)
-        expected = torch.lerp(behind, alone.values, part).clamp(0, 1)
-        assert torch.allclose(values, expected, atol=1e-3), (left, ratio)
-        assert said.endswith(f"believed to {part:.0%}")
-    monkeypatch.setattr(by_kernels, "unexplained", lambda *_: low)  # all is explained: the kernels' alone
-    assert torch.equal(restored(Believer(), 0.5)[0], alone.values)
+        monkeypatch.setattr(by_kernels, "agreement", lambda *_, agreed=agreed: agreed)
+        values, said = restored(Believer())
+        behind = torch.lerp(photo, photo + 0.05, share if fill else 0.0)
+        expected = torch.lerp(behind, alone.values, believed)
+        assert torch.allclose(values, expected, atol=1e-3), (left, agreed)
+        if 0 < believed < 1:
+            assert said.endswith(f"believed to {believed:.0%}")
+        elif believed == 0:
+            assert said.endswith("restored without it" if fill else "left as it is")
+        else:
+            assert "believed" not in said
 
 
 def test_right_kernels_promise_more_than_wrong_ones(shaken, known) -> None:

@@ -131,11 +131,9 @@ def make_restorer(
         )
     if not guided:
         return tiled
-    plain = None
-    if by == "auto" and not fast:
-        where = next(network.parameters()).device
-        plain = TiledRestorer(_loaded(PLAIN_MODEL, str(where), 0), precision=precision, tile=tile)
-    return Deblurrer(tiled, by_network=by == "auto", areas=not fast, plain=plain, tile=tile)
+    where = next(network.parameters()).device
+    plain = TiledRestorer(_loaded(PLAIN_MODEL, str(where), 0), precision=precision, tile=tile)
+    return Deblurrer(tiled, by_network=by == "auto", areas=not fast, plain=plain, fill=not fast, tile=tile)
 
 
 @functools.lru_cache(maxsize=3)

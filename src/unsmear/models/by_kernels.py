@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unsmear.blurring import blur, luma
+from unsmear.blurring import luma
 from unsmear.errors import KernelError
 from unsmear.estimation.camera import estimate_camera
 from unsmear.estimation.candidates import find_candidates
@@ -23,6 +23,7 @@ from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import filtered, guided_input
 from unsmear.estimation.noise import noise_level
 from unsmear.estimation.uniform import Search, restoration_cost, scattered, search
+from unsmear.models.checking import agreement, belief, blurred_again, ramp, unexplained
 from unsmear.models.judging import CELL, shares
 from unsmear.models.restoring import Precision
 from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
@@ -36,14 +37,8 @@ JUDGED_PIXELS = 250_000
 PLAIN_MODEL = "unet-s"
 """The network of the package that restores without kernels what they do not explain."""
 
-BELIEF = (0.85, 0.35)
-"""From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
-
 PLAIN_BELIEF = (0.75, 0.65)
 """From 0 to 1 between these unexplained parts the photo gives way to what is restored without kernels."""
-
-OUTWEIGHS = (2.0, 4.0)
-"""From 0 to 1 between these ratios of what kernels move a photo by to what is moved without."""
 
 _CAREFUL = 2  # power of the belief for total variation, which goes further than the network, right or wrong
 _STRIP = 256  # rows of the photo that are made float at a time
@@ -56,19 +51,17 @@ _TV_TILE = 1024
 _COST_WEIGHT = 1e-2  # of the filter by whose results a kernel for all and the camera's kernels are compared
 _MOST_KERNELS = 4  # are refined, the others' places shared among them
 _LEAST_SHARE = 0.04  # of the photo; below a kernel is not taken
-_DOUBT = 3  # the belief's power rises by this where kernels do not outweigh what is restored without
 _MORE = 1.25  # the whole picture's kernel must promise so much more than those of areas
-_EXACT = 1e-9  # mean squared change by kernels that do not blur
 _CLEARLY = 0.995  # the camera's must be better by this: what else it finds are errors (docs/ESTIMATION.md)
 
 
 class Deblurrer:
     """Restores photos by the kernels that it finds in them.
 
-    A network's result is blurred again by the kernels. Where they are right this gives the photo back. The
-    less it does, because there is no motion blur, or one that changes too much over the picture, the nearer
-    the result is drawn to what is restored without kernels and, where they explain next to nothing, to the
-    photo as it was (`belief`).
+    A network's result is blurred again by the kernels, and held against what another network restores
+    without any (models/checking.py). The less it explains the photo, because there is no motion blur, or one
+    that changes too much over the picture, and the less the two go one way, the nearer the result is drawn
+    to what is restored without kernels and, where they explain next to nothing, to the photo as it was.
 
     Args:
         network: restores with a guided network; None: total variation without any check, which fits the photo
@@ -78,8 +71,9 @@ class Deblurrer:
         areas: whether kernels are looked for in areas of the photo too, each of which may hold elsewhere;
             otherwise one kernel, or those of a camera that turns, for all of it: less is found, in half the
             time (docs/DEBLURRING.md).
-        plain: restores without kernels what they do not explain; None: that is left as it is, as where total
-            variation restores.
+        plain: restores without kernels, to hold the kernels' result against; None: that is not done.
+        fill: whether what kernels do not explain is restored by `plain`; otherwise it is left as it is, as
+            where total variation restores.
         tile: side of the largest tile in pixels, for total variation.
 
     Attributes:
@@ -93,10 +87,11 @@ class Deblurrer:
         by_network: bool = True,
         areas: bool = True,
         plain: TiledRestorer | None = None,
+        fill: bool = True,
         tile: int | None = None,
     ) -> None:
         self.network, self.by_network, self.tile, self.said = network, by_network, tile, ""
-        self.plain = plain if by_network else None
+        self.plain, self.fill = plain, fill and by_network and plain is not None
         self._judge = network if areas else None
 
     def restore(
@@ -117,29 +112,47 @@ class Deblurrer:
         def rest(part: float) -> None:
             progress((1 - _SHARE) * part)
 
-        believed, behind = 1.0, source
+        believed, without, behind = 1.0, 0.0, source
         if self.network is not None and self.by_network:
             self.network.restore(GuidedPixels(source, field), target, progress=rest)
-            left = unexplained(estimate, reduced_luma(target)[0])
-            believed = belief(left)
-            if self.plain is not None and 0 < believed < 1:
+            small, _ = reduced(source, ESTIMATE_PIXELS)
+            left, believed = self._checked(small, estimate.field, reduced_luma(target)[0])
+            if self.fill and self.plain is not None and believed < 1:
+                without = ramp(left, *PLAIN_BELIEF)
+            if without > 0 and self.plain is not None:
                 behind = source.blank_like()
                 self.plain.restore(source, behind)
-                doubt = 1 - outweighs(_moved(source, target), _moved(source, behind))
-                believed **= 1 + _DOUBT * doubt
-                _draw_back(source, behind, _ramp(left, *PLAIN_BELIEF))
+                _draw_back(source, behind, without)
         elif self.network is not None:
-            believed = belief(_unexplained_by_copy(source, field, self.network)) ** _CAREFUL
+            believed = self._believed_by_copy(source, field, self.network) ** _CAREFUL
             if believed == 0:
                 rest(1.0)
-        if believed == 0:
-            self.said = "the blur that was found does not explain the photo: left as it is"
-        elif believed < 1:
+        if believed < 1:
             self.said += f", believed to {believed:.0%}"
+        if believed == 0:
+            doubt = "the blur that was found does not explain the photo"
+            self.said = f"{doubt}: restored without it" if without > 0 else f"{doubt}: left as it is"
         if believed > 0 and (self.network is None or not self.by_network):
             _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
         if believed < 1:
             _draw_back(behind, target, believed)
+
+    def _checked(self, small: Tensor, field: KernelField, restored: Tensor) -> tuple[float, float]:
+        """What kernels leave unexplained of a photo (3, h, w), given what they made of it, and the belief."""
+        grey = luma(small)
+        left = unexplained(grey, field, restored)
+        if self.plain is None or belief(left) == 0:
+            return left, belief(left)
+        without = TensorPixels(torch.empty_like(small))
+        self.plain.restore(TensorPixels(small), without)
+        return left, belief(left, agreement(grey, restored, luma(without.values)))
+
+    def _believed_by_copy(self, source: Pixels, field: KernelField, network: TiledRestorer) -> float:
+        """The belief in kernels by what the network makes of a copy of `JUDGED_PIXELS`."""
+        small, factor = reduced(source, JUDGED_PIXELS)
+        restored, kernels = TensorPixels(torch.empty_like(small)), field.scaled(1 / factor)
+        network.restore(GuidedPixels(TensorPixels(small), kernels), restored)
+        return self._checked(small, kernels, luma(restored.values))[1]
 
 
 class Estimate(NamedTuple):
@@ -164,7 +177,8 @@ def deblurred(
 ) -> Tensor:
     """Restore a picture (3,H,W) of floats in [0, 1] by its kernels and a guided network, or without any.
 
-    `plain` restores without kernels what they do not explain.
+    `plain` restores without kernels: their result is held against its, and it restores what they do not
+    explain.
     """
     tiled, other = (None if x is None else TiledRestorer(x, precision=precision) for x in (finish, plain))
     result = TensorPixels(torch.empty_like(image))
@@ -237,80 +251,14 @@ def _shared(kernels: list[Tensor], parts: Tensor, cell: float) -> KernelField:
     return KernelField(stack, rows, columns, parts, apart=True)
 
 
-def unexplained(estimate: Estimate, restored: Tensor) -> float:
-    """How much of a photo the restored one does not give back when it is blurred again, 0 to about 1.
-
-    ‖k ∗ u − v‖² / ‖k ∗ v − v‖² of the luma, a border left out: 0 where u, blurred, is the photo v, and 1
-    where u is v itself, nothing having been restored. 0 for kernels that do not blur.
-
-    Args:
-        estimate: v and the kernels.
-        restored: u, (h, w), the luma of the restored photo, reduced as v is.
-    """
-    grey, field = estimate.grey, estimate.field
-    height, width = grey.shape
-    edge = min(field.reach + 8, height // 4, width // 4)
-    inside = (slice(edge, height - edge), slice(edge, width - edge))
-    errors = [float((_blurred_again(x, field) - grey)[inside].square().mean()) for x in (restored, grey)]
-    return errors[0] / errors[1] if errors[1] > _EXACT else 0.0
-
-
 def _promised(picture: Tensor, field: KernelField, judge: TiledRestorer) -> float:
     """What kernels promise to gain, by a guided network: how far it moves a picture (judging.py), less what
     its result, blurred again, leaves of the picture; mean squares of the luma."""
     before, restored = luma(picture), TensorPixels(torch.empty_like(picture))
     judge.restore(GuidedPixels(TensorPixels(picture), field), restored)
     after = luma(restored.values)
-    again = _blurred_again(after, field)
+    again = blurred_again(after, field)
     return float((after - before).square().mean() - (again - before).square().mean())
-
-
-def _blurred_again(grey: Tensor, field: KernelField) -> Tensor:
-    height, width = grey.shape
-    masks = field.masks(rows=slice(0, height), columns=slice(0, width))
-    return blur(grey[None], field.centred(), grey.new_ones(1, height, width) if masks is None else masks)[0]
-
-
-def _unexplained_by_copy(source: Pixels, field: KernelField, network: TiledRestorer) -> float:
-    """`unexplained` of a copy of `JUDGED_PIXELS`, restored by the network: what is known of the kernels."""
-    small, factor = reduced(source, JUDGED_PIXELS)
-    copy, restored = TensorPixels(small), TensorPixels(torch.empty_like(small))
-    kernels = field.scaled(1 / factor)
-    network.restore(GuidedPixels(copy, kernels), restored)
-    return unexplained(Estimate(luma(small), kernels, 1.0), luma(restored.values))
-
-
-def belief(unexplained: float) -> float:
-    """How much of a restored photo to take, 0 to 1, by the part that its kernels leave unexplained."""
-    return _ramp(unexplained, *BELIEF)
-
-
-def _moved(source: Pixels, target: Pixels) -> float:
-    """Mean squared change of a photo."""
-    total, columns = 0.0, slice(0, source.width)
-    for top in range(0, source.height, _STRIP):
-        rows = slice(top, min(top + _STRIP, source.height))
-        before, after = (x.tensor(rows=rows, columns=columns).float().cpu() for x in (source, target))
-        total += float((after - before).square().sum())
-    return total / (3 * source.height * source.width)
-
-
-def outweighs(moved: float, without: float) -> float:
-    """How far a photo restored by kernels outweighs the one that is restored without, 0 to 1.
-
-    A network that was trained on the squared error expects to gain what it moves the photo by (judging.py).
-    Where kernels are wrong they promise little more than is promised without any (docs/DEBLURRING.md).
-
-    Args:
-        moved: mean squared change of the photo by kernels.
-        without: the same without kernels.
-    """
-    return _ramp(moved / max(without, _EXACT), *OUTWEIGHS)
-
-
-def _ramp(value: float, none: float, all_: float) -> float:
-    """0 at `none` and 1 at `all_`, straight in between and the same beyond."""
-    return min(max((value - none) / (all_ - none), 0.0), 1.0)
 
 
 def _draw_back(source: Pixels, target: Pixels, part: float) -> None:

@@ -1,0 +1,83 @@
+"""How far to believe what estimated kernels make of a photo: v the photo, u what was restored by kernels.
+
+Two signs, each blind where the other sees. Blurred again by its kernels u must be v, which wrong kernels pass
+where the picture lets them: a wall of upright lines explains an upright streak. And u must go, as far as that
+goes, where a network goes that knows no kernels and was trained on the squared error; its p is the mean of
+what the truth may be for this v, so that the truth itself has E⟨u − v, p − v⟩ = ‖p − v‖².
+"""
+
+import torch
+from torch import Tensor
+
+from unsmear.blurring import blur
+from unsmear.estimation.field import KernelField
+
+BELIEF = (0.85, 0.35)
+"""From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
+
+AGREED = (-0.2, -0.1)
+"""From 0 to 1 between these values of agreement − 1.3 · unexplained (docs/DEBLURRING.md)."""
+
+_STEEPNESS = 1.3  # how much more agreement is asked for where more is left unexplained
+_FAR = 0.01  # a move of ten times the root mean square without kernels is one too far
+_EXACT = 1e-9  # mean squared change by kernels that do not blur
+_EDGE = 8  # pixels beside the kernel's reach that are left out at the border
+
+
+def unexplained(grey: Tensor, field: KernelField, restored: Tensor) -> float:
+    """How much of a photo the restored one does not give back when it is blurred again, 0 to about 1.
+
+    ‖k ∗ u − v‖² / ‖k ∗ v − v‖² of the luma, a border left out: 0 where u, blurred, is the photo v, and 1
+    where u is v itself, nothing having been restored. 0 for kernels that do not blur.
+
+    Args:
+        grey: v, (h, w), the photo's luma at the size of the kernels.
+        field: the kernels.
+        restored: u, (h, w), the luma of the restored photo, reduced as v is.
+    """
+    height, width = grey.shape
+    edge = min(field.reach + _EDGE, height // 4, width // 4)
+    inside = (slice(edge, height - edge), slice(edge, width - edge))
+    errors = [float((blurred_again(x, field) - grey)[inside].square().mean()) for x in (restored, grey)]
+    return errors[0] / errors[1] if errors[1] > _EXACT else 0.0
+
+
+def agreement(grey: Tensor, restored: Tensor, without: Tensor) -> float:
+    """How far what was restored by kernels goes the way of what was restored without: 1 and more, all of it.
+
+    ⟨u − v, p − v⟩ / (‖p − v‖² + 0.01 ‖u − v‖²) of the luma. About 1 for right kernels, which may go further;
+    less where u goes elsewhere, or far where p sees next to nothing to restore; 0 where nothing moves.
+
+    Args:
+        grey: v, (h, w), the photo's luma.
+        restored: u, by kernels.
+        without: p, by a network that is shown no kernels.
+    """
+    moved, other = restored - grey, without - grey
+    power = float(other.square().mean()) + _FAR * float(moved.square().mean())
+    return float((moved * other).mean()) / power if power > 0 else 0.0
+
+
+def belief(unexplained: float, agreement: float | None = None) -> float:
+    """How much of a restored photo to take, 0 to 1.
+
+    Args:
+        unexplained: the part that its kernels leave unexplained.
+        agreement: with what is restored without kernels; None: not asked.
+    """
+    believed = ramp(unexplained, *BELIEF)
+    if agreement is not None:
+        believed *= ramp(agreement - _STEEPNESS * unexplained, *AGREED)
+    return believed
+
+
+def ramp(value: float, none: float, all_: float) -> float:
+    """0 at `none` and 1 at `all_`, straight in between and the same beyond."""
+    return min(max((value - none) / (all_ - none), 0.0), 1.0)
+
+
+def blurred_again(grey: Tensor, field: KernelField) -> Tensor:
+    """A luma (h, w), blurred by the kernels of a field of its size."""
+    height, width = grey.shape
+    masks = field.masks(rows=slice(0, height), columns=slice(0, width))
+    return blur(grey[None], field.centred(), torch.ones(1, height, width) if masks is None else masks)[0]

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import skimage.data
+import torch
+import torch.nn.functional as F
+
+from unsmear.basis.kernels import camera_shake
+from unsmear.blurring import blur
+from unsmear.estimation.field import KernelField
+from unsmear.models.checking import agreement, belief, unexplained
+
+
+@pytest.fixture(scope="module")
+def truth() -> torch.Tensor:
+    picture = torch.from_numpy(skimage.data.camera()[:400, :300]).float() / 255
+    return F.interpolate(picture[None, None], scale_factor=0.5, mode="area")[0, 0]
+
+
+@pytest.fixture(scope="module")
+def kernel() -> torch.Tensor:
+    return torch.from_numpy(camera_shake(np.random.default_rng(11), 21, length=14.0))
+
+
+@pytest.fixture(scope="module")
+def grey(truth, kernel) -> torch.Tensor:
+    return blur(truth[None], kernel[None], torch.ones(1, *truth.shape))[0]
+
+
+def test_right_kernels_explain_and_wrong_ones_do_not(grey, truth, kernel) -> None:
+    known, turned = KernelField.uniform(kernel), KernelField.uniform(kernel.rot90())
+    assert belief(unexplained(grey, known, truth)) == 1
+    assert unexplained(grey, known, grey) == pytest.approx(1)
+    assert belief(unexplained(grey, turned, truth)) == 0
+    one = torch.zeros(3, 3)
+    one[1, 1] = 1
+    assert unexplained(grey, KernelField.uniform(one), truth) == 0
+
+
+def test_the_truth_agrees_with_the_mean_of_what_it_may_be() -> None:
+    """The law behind it where that mean is known: v = u + n, Gaussians; p = E[u | v] = v / (1 + σ²)."""
+    chance, sigma = torch.Generator().manual_seed(1), 0.7
+    u, noise = (torch.randn(500, 500, generator=chance) for _ in range(2))
+    v = u + sigma * noise
+    p = v / (1 + sigma**2)
+    assert 1 / agreement(v, u, p) == pytest.approx(1 + 0.01 * (1 + sigma**2) / sigma**2, abs=0.02)
+    elsewhere = v + sigma * torch.randn(500, 500, generator=chance)  # as far, but anywhere
+    assert abs(agreement(v, elsewhere, p)) < 0.02
+    assert agreement(v, 2 * v - u, p) == pytest.approx(-agreement(v, u, p), abs=0.02)
+    assert agreement(v, v, p) == agreement(v, v, v) == 0
+
+
+def test_far_where_nothing_is_to_be_restored_is_no_agreement() -> None:
+    v, way = torch.zeros(50, 50), torch.rand(50, 50, generator=torch.Generator().manual_seed(2))
+    assert agreement(v, 2 * way, way) > 1.9
+    assert agreement(v, 100 * way, way) < 1.0
+
+
+def test_belief() -> None:
+    assert belief(0.2) == 1 and belief(0.6) == pytest.approx(0.5) and belief(0.9) == 0
+    assert belief(0.2, 1.0) == 1 and belief(0.2, 0.0) == 0
+    assert belief(0.2, 0.11) == pytest.approx(0.5)  # 0.11 − 0.26 is in the middle of −0.2 and −0.1
+    assert belief(0.6, 0.63) == pytest.approx(0.25)
