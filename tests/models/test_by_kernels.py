@@ -160,10 +160,11 @@ def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(
     for left, agreed, believed, share in (
         (half, 2.0, 0.5, 1.0),
         (half, asked, 0.25, 1.0),
-        (half, 0.0, 0.0, 1.0),
+        (half, 0.2, 0.0, 1.0),
+        (half, 0.1, 0.0, 0.5),
         (little, 2.0, checking.belief(little), 0.5),
         (0.1, 2.0, 1.0, 0.0),
-        (0.1, -1.0, 0.0, 1.0),  # explained, and yet wrong: the way to nowhere
+        (0.1, -1.0, 0.0, 0.0),  # explained, and yet away from where the other one goes
     ):
         monkeypatch.setattr(by_kernels, "unexplained", lambda *_, left=left: left)
         monkeypatch.setattr(by_kernels, "agreement", lambda *_, agreed=agreed: agreed)
@@ -174,7 +175,7 @@ def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(
         if 0 < believed < 1:
             assert said.endswith(f"believed to {believed:.0%}")
         elif believed == 0:
-            assert said.endswith("restored without it" if fill else "left as it is")
+            assert said.endswith("restored without it" if fill and share else "left as it is")
         else:
             assert "believed" not in said
 

@@ -40,6 +40,9 @@ PLAIN_MODEL = "unet-s"
 PLAIN_BELIEF = (0.75, 0.65)
 """From 0 to 1 between these unexplained parts the photo gives way to what is restored without kernels."""
 
+PLAIN_AGREED = (0.0, 0.2)
+"""The same for these agreements: where the two ways part, of neither is anything known."""
+
 _CAREFUL = 2  # power of the belief for total variation, which goes further than the network, right or wrong
 _STRIP = 256  # rows of the photo that are made float at a time
 _SMALLEST = 16  # pixels of the shorter side; below, nothing can be told of a blur
@@ -116,9 +119,10 @@ class Deblurrer:
         if self.network is not None and self.by_network:
             self.network.restore(GuidedPixels(source, field), target, progress=rest)
             small, _ = reduced(source, ESTIMATE_PIXELS)
-            left, believed = self._checked(small, estimate.field, reduced_luma(target)[0])
-            if self.fill and self.plain is not None and believed < 1:
-                without = ramp(left, *PLAIN_BELIEF)
+            left, agreed = self._checked(small, estimate.field, reduced_luma(target)[0])
+            believed = belief(left, agreed)
+            if self.fill and agreed is not None and believed < 1:
+                without = ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
             if without > 0 and self.plain is not None:
                 behind = source.blank_like()
                 self.plain.restore(source, behind)
@@ -137,22 +141,24 @@ class Deblurrer:
         if believed < 1:
             _draw_back(behind, target, believed)
 
-    def _checked(self, small: Tensor, field: KernelField, restored: Tensor) -> tuple[float, float]:
-        """What kernels leave unexplained of a photo (3, h, w), given what they made of it, and the belief."""
+    def _checked(self, small: Tensor, field: KernelField, restored: Tensor) -> tuple[float, float | None]:
+        """What kernels leave unexplained of a photo (3, h, w), given what they made of it, and how far that
+        agrees with what is restored without; None where the first is enough to say no, or there is no such
+        network."""
         grey = luma(small)
         left = unexplained(grey, field, restored)
         if self.plain is None or belief(left) == 0:
-            return left, belief(left)
+            return left, None
         without = TensorPixels(torch.empty_like(small))
         self.plain.restore(TensorPixels(small), without)
-        return left, belief(left, agreement(grey, restored, luma(without.values)))
+        return left, agreement(grey, restored, luma(without.values))
 
     def _believed_by_copy(self, source: Pixels, field: KernelField, network: TiledRestorer) -> float:
         """The belief in kernels by what the network makes of a copy of `JUDGED_PIXELS`."""
         small, factor = reduced(source, JUDGED_PIXELS)
         restored, kernels = TensorPixels(torch.empty_like(small)), field.scaled(1 / factor)
         network.restore(GuidedPixels(TensorPixels(small), kernels), restored)
-        return self._checked(small, kernels, luma(restored.values))[1]
+        return belief(*self._checked(small, kernels, luma(restored.values)))
 
 
 class Estimate(NamedTuple):
