@@ -1,11 +1,16 @@
 """A photo is never made worse: what `unsmear deblur` does by default to pictures that it cannot improve.
 
+    python benchmarks/guard.py --packages FOLDER [--few 8] [--model NAME]
     python benchmarks/guard.py --photos FOLDER [--count 50] [--few 8] [--model NAME]
 
-Photographs of FOLDER, evenly spread, reduced to half a megapixel: `--count` of them as they are, sharp, and
-`--few` of them spoiled by something that is not motion: defocus (a disc), a Gaussian, noise, a dark night
-with noise, JPEG at quality 30. Besides, made here: text, line art, a gradient, one colour, white noise.
-FOLDER should hold no photograph that a network was trained on.
+Photographs, reduced to half a megapixel: `--count` of them as they are, sharp, and `--few` of them, evenly
+spread, spoiled by something that is not motion: defocus (a disc), a Gaussian, noise, a dark night with noise,
+JPEG at quality 30. Besides, made here: text, line art, a gradient, one colour, white noise.
+
+They are those of a folder, which should hold none that a network was trained on; or the fifty of PACKAGES,
+which guided-s and unet-s have never seen: scikit-image's, and those of Debian's wallpaper packages that are
+photographs and not moved, each package unpacked into a folder of its name (apt-get download mate-backgrounds;
+dpkg-deb -x mate-backgrounds_*.deb FOLDER/mate-backgrounds).
 
 Two scores a picture: PSNR of the output to the input, which is infinite where nothing was changed, and where
 there is a truth (the photograph before it was spoiled, and for what is made here the picture itself), by how
@@ -20,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pyvips
+import skimage.data
 import torch
 from torch import Tensor
 
@@ -35,6 +41,23 @@ PIXELS = 500_000
 SPREAD = 1.5  # of the Gaussian, in pixels
 SIDE = 512
 TEXT = "Sphinx of black quartz, judge my vow. The five boxing wizards jump quickly. " * 40
+
+PACKAGES = {
+    "mate-backgrounds/usr/share/backgrounds/mate/nature/{}.jpg": "Aqua Blinds Dune FreshFlower Garden "
+    "GreenMeadow LadyBird RainDrops TwoWings Wood YellowFlower",
+    "plasma-workspace-wallpapers/usr/share/wallpapers/{}/contents/images/2560x1600.jpg": "BytheWater "
+    "ColdRipple ColorfulCups DarkestHour EveningGlow FallenLeaf Grey Kite OneStandsOut Path summer_1am",
+    "lomiri-wallpapers-16.04/usr/share/backgrounds/{}.jpg": "Bridge_by_Sander_Klootwijk Dragonfly_by_Bolly "
+    "Picture_0B_by_freespace Picture_1A_by_freespace Wine_by_Jakkub_Mede aitzgorri_by_Aitzol_Berasategi "
+    "free_by_Peter_Nerlich friends_by_Aitzol_Berasategi greentock_by_Peter_Nerlich "
+    "life_by_Aitzol_Berasategi picosdeeuropa_by_Aitzol_Berasategi seeding_by_Clements_Engelhardt "
+    "sunset_by_Aitzol_Berasategi analogpattern_by_Peter_Nerlich",
+    "lomiri-wallpapers-20.04/usr/share/backgrounds/{}.jpg": "Kleiber_by_Lukas_Baubkus",
+}
+SKIMAGE = (
+    "astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png gravel.png "
+    "hubble_deep_field.jpg moon.png motorcycle_left.png retina.jpg rocket.jpg"
+)
 
 Case = tuple[str, str, Tensor, Tensor]  # kind, name, picture, truth
 
@@ -82,23 +105,35 @@ def cases(photos: list[Path], few: int) -> Iterator[Case]:
     for index, path in enumerate(photos):
         photo, _ = reduced(TensorPixels(unsmear.read_photo(path).tensor()), PIXELS)
         photo = _eight_bits(photo)
-        yield "sharp", path.stem, photo, photo
+        yield "sharp", _label(path), photo, photo
         if index % max(1, len(photos) // few) == 0 and index // max(1, len(photos) // few) < few:
             for kind, picture in spoiled(photo, chance):
                 truth = to_srgb(0.02 * to_linear(photo)) if kind == "night" else photo
-                yield kind, path.stem, _eight_bits(picture), truth
+                yield kind, _label(path), _eight_bits(picture), truth
     for kind, picture in made(chance):
         yield kind, "", _eight_bits(picture), _eight_bits(picture)
 
 
+def of_packages(folder: Path) -> list[Path]:
+    """The photographs of PACKAGES, unpacked into a folder, and scikit-image's."""
+    ours = [folder / path.format(name) for path, names in PACKAGES.items() for name in names.split()]
+    found = ours + [Path(skimage.data.data_dir) / name for name in SKIMAGE.split()]
+    missing = [str(path) for path in found if not path.is_file()]
+    if missing:
+        raise SystemExit("not there: " + ", ".join(missing))
+    return sorted(found, key=_label)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    options.add_argument("--photos", type=Path, required=True)
+    where = options.add_mutually_exclusive_group(required=True)
+    where.add_argument("--photos", type=Path)
+    where.add_argument("--packages", type=Path)
     options.add_argument("--count", type=int, default=50)
     options.add_argument("--few", type=int, default=8)
     options.add_argument("--model", default="guided-s")
     chosen = options.parse_args()
-    found = find_photos(chosen.photos)
+    found = find_photos(chosen.photos) if chosen.photos else of_packages(chosen.packages)
     count = min(chosen.count, len(found))
     photos = [found[(2 * place + 1) * len(found) // (2 * count)] for place in range(count)]
     scores: dict[str, list[tuple[float, float]]] = {}
@@ -124,6 +159,11 @@ def main() -> None:
             f"| {kind} | {len(pairs)} | {sum(map(math.isinf, moved))} | {min(moved):.1f} "
             f"| {sum(value < 38 for value in moved)} | {truth} |"
         )
+
+
+def _label(path: Path) -> str:
+    """The photograph's name: that of its folder where files are named by their size."""
+    return path.parts[-4] if path.stem[0].isdigit() and len(path.parts) > 4 else path.stem
 
 
 def _psnr(one: Tensor, other: Tensor) -> float:
