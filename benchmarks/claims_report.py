@@ -116,10 +116,16 @@ def report(log: Log, *, write: bool) -> None:
     for name, text in parts.items():
         print(f"{name}\n\n{text}\n")
     if write:
-        document = DOCUMENT.read_text(encoding="utf-8")
-        for name, text in parts.items():
-            begin, end = f"<!-- claims.py: {name} -->\n", "<!-- end -->"
-            pattern = re.escape(begin) + ".*?" + re.escape(end)
-            document, found = re.subn(pattern, lambda _, t=begin + text + "\n" + end: t, document, flags=re.S)
-            assert found == 1, f"{DOCUMENT} has {found} places for {name}"
-        DOCUMENT.write_text(document, encoding="utf-8")
+        put({f"claims.py: {name}": text for name, text in parts.items()})
+
+
+def put(parts: dict[str, str]) -> None:
+    """Put texts between their markers in docs/REPRODUCTION.md."""
+    document = DOCUMENT.read_text(encoding="utf-8")
+    for name, text in parts.items():
+        begin, end = f"<!-- {name} -->\n", "<!-- end -->"
+        pattern = re.escape(begin) + ".*?" + re.escape(end)
+        document, found = re.subn(pattern, lambda _, t=begin + text + "\n" + end: t, document, flags=re.S)
+        if found != 1:
+            raise SystemExit(f"{DOCUMENT} has {found} places for {name}")
+    DOCUMENT.write_text(document, encoding="utf-8")
