@@ -57,6 +57,7 @@ def test_far_where_nothing_is_to_be_restored_is_no_agreement() -> None:
 
 def test_belief() -> None:
     assert belief(0.2) == 1 and belief(0.6) == pytest.approx(0.5) and belief(0.9) == 0
-    assert belief(0.2, 1.0) == 1 and belief(0.2, 0.0) == 0
-    assert belief(0.2, 0.11) == pytest.approx(0.5)  # 0.11 − 0.26 is in the middle of −0.2 and −0.1
-    assert belief(0.6, 0.63) == pytest.approx(0.25)
+    assert belief(0.3, 0.2) == 1 and belief(0.3, 0.0) == 0
+    assert belief(0.3, 0.11) == pytest.approx(0.5)  # 0.11 − 0.6 is in the middle of −0.54 and −0.44
+    assert belief(0.6, 0.71) == pytest.approx(0.25)
+    assert belief(0.05, -0.3) == 1  # what explains all is believed

@@ -15,10 +15,10 @@ from unsmear.estimation.field import KernelField
 BELIEF = (0.85, 0.35)
 """From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
 
-AGREED = (-0.2, -0.1)
-"""From 0 to 1 between these values of agreement − 1.3 · unexplained (docs/DEBLURRING.md)."""
+AGREED = (-0.54, -0.44)
+"""From 0 to 1 between these values of agreement − 2 · unexplained (docs/DEBLURRING.md)."""
 
-_STEEPNESS = 1.3  # how much more agreement is asked for where more is left unexplained
+_STEEPNESS = 2.0  # how much more agreement is asked for where more is left unexplained
 _FAR = 0.01  # a move of ten times the root mean square without kernels is one too far
 _EXACT = 1e-9  # mean squared change by kernels that do not blur
 _EDGE = 8  # pixels beside the kernel's reach that are left out at the border
