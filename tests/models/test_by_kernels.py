@@ -180,6 +180,17 @@ def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(
             assert "believed" not in said
 
 
+def test_noise_beyond_what_networks_know_is_left_alone(shaken, known, monkeypatch) -> None:
+    find(known, monkeypatch)
+    monkeypatch.setattr(by_kernels, "unexplained", lambda *_: 0.0)  # whatever the kernels explain
+    noise = torch.randn(shaken.shape, generator=torch.Generator().manual_seed(5))
+    for spread, part in ((0.01, 1.0), (0.06, 0.0)):
+        photo, result = (shaken + spread * noise).clamp(0, 1), TensorPixels(torch.empty_like(shaken))
+        deblurrer = Deblurrer(TiledRestorer(Believer(), precision="fp32"))
+        deblurrer.restore(TensorPixels(photo), result)
+        assert torch.equal(result.values, photo) is (part == 0)
+
+
 def test_right_kernels_promise_more_than_wrong_ones(shaken, known) -> None:
     judge = TiledRestorer(load_checkpoint("guided-s"), precision="fp32")
     turned = KernelField.uniform(known.kernels[0].rot90())

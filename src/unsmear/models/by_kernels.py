@@ -43,6 +43,9 @@ PLAIN_BELIEF = (0.75, 0.65)
 PLAIN_AGREED = (0.0, 0.2)
 """The same for these agreements: where the two ways part, of neither is anything known."""
 
+NOISE = (0.035, 0.02)
+"""The same for these standard deviations of noise: with more, nothing is gained (docs/DEBLURRING.md)."""
+
 _CAREFUL = 2  # power of the belief for total variation, which goes further than the network, right or wrong
 _STRIP = 256  # rows of the photo that are made float at a time
 _SMALLEST = 16  # pixels of the shorter side; below, nothing can be told of a blur
@@ -120,9 +123,10 @@ class Deblurrer:
             self.network.restore(GuidedPixels(source, field), target, progress=rest)
             small, _ = reduced(source, ESTIMATE_PIXELS)
             left, agreed = self._checked(small, estimate.field, reduced_luma(target)[0])
-            believed = belief(left, agreed)
+            calm = ramp(_noise(source), *NOISE)
+            believed = calm * belief(left, agreed)
             if self.fill and agreed is not None and believed < 1:
-                without = ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
+                without = calm * ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
             if without > 0 and self.plain is not None:
                 behind = source.blank_like()
                 self.plain.restore(source, behind)
@@ -265,6 +269,13 @@ def _promised(picture: Tensor, field: KernelField, judge: TiledRestorer) -> floa
     after = luma(restored.values)
     again = blurred_again(after, field)
     return float((after - before).square().mean() - (again - before).square().mean())
+
+
+def _noise(source: Pixels) -> float:
+    """The noise level of the rows in the middle of a photo."""
+    top = max(0, source.height // 2 - _STRIP)
+    rows = slice(top, min(top + 2 * _STRIP, source.height))
+    return noise_level(source.tensor(rows=rows, columns=slice(0, source.width))[:3].cpu())
 
 
 def _draw_back(source: Pixels, target: Pixels, part: float) -> None:
