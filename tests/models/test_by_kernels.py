@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import unsmear
-from unsmear.basis.kernels import camera_shake
+from unsmear.basis.kernels import camera_shake, defocus, linear_motion
 from unsmear.blurring import blur
 from unsmear.errors import KernelError, ModelError
 from unsmear.estimation.field import KernelField
@@ -168,6 +168,7 @@ def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(
     ):
         monkeypatch.setattr(by_kernels, "unexplained", lambda *_, left=left: left)
         monkeypatch.setattr(by_kernels, "agreement", lambda *_, agreed=agreed: agreed)
+        monkeypatch.setattr(by_kernels, "direction", lambda _: 1.3)
         values, said = restored(Believer())
         behind = torch.lerp(photo, photo + 0.05, share if fill else 0.0)
         expected = torch.lerp(behind, alone.values, believed)
@@ -178,6 +179,23 @@ def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(
             assert said.endswith("restored without it" if fill and share else "left as it is")
         else:
             assert "believed" not in said
+
+
+def test_what_is_soft_alike_in_all_directions_is_left_alone(sharp, known, monkeypatch) -> None:
+    find(known, monkeypatch)
+    for name, value in (("unexplained", 0.6), ("agreement", 0.3)):  # kernels not believed
+        monkeypatch.setattr(by_kernels, name, lambda *_, value=value: value)
+    disc, line = (
+        blur(sharp, torch.from_numpy(kernel)[None], torch.ones(1, *sharp.shape[1:]))
+        for kernel in (defocus(3.0), linear_motion(9.0, 0.0))
+    )
+    for photo, left in ((disc, True), (line, False)):
+        result = TensorPixels(torch.empty_like(photo))
+        plain = TiledRestorer(Brightener(0.01), precision="fp32")
+        Deblurrer(TiledRestorer(Believer(), precision="fp32"), plain=plain).restore(
+            TensorPixels(photo), result
+        )
+        assert torch.equal(result.values, photo) is left
 
 
 def test_noise_beyond_what_networks_know_is_left_alone(shaken, known, monkeypatch) -> None:

@@ -4,10 +4,10 @@ import skimage.data
 import torch
 import torch.nn.functional as F
 
-from unsmear.basis.kernels import camera_shake
+from unsmear.basis.kernels import camera_shake, defocus, linear_motion
 from unsmear.blurring import blur
 from unsmear.estimation.field import KernelField
-from unsmear.models.checking import agreement, belief, unexplained
+from unsmear.models.checking import agreement, belief, direction, unexplained
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +61,21 @@ def test_belief() -> None:
     assert belief(0.3, 0.11) == pytest.approx(0.5)  # 0.11 − 0.6 is in the middle of −0.54 and −0.44
     assert belief(0.6, 0.71) == pytest.approx(0.25)
     assert belief(0.05, -0.3) == 1  # what explains all is believed
+
+
+def test_motion_has_a_direction_and_a_lens_has_none() -> None:
+    picture = torch.from_numpy(skimage.data.gravel()[:256, :256]).float() / 255
+    everywhere = torch.ones(1, *picture.shape)
+
+    def blurred(kernel) -> torch.Tensor:
+        return blur(picture[None], torch.from_numpy(kernel)[None], everywhere)[0]
+
+    assert direction(blurred(defocus(3.0))) < 1.15
+    moved = [direction(blurred(linear_motion(9.0, angle))) for angle in (0.0, 45.0, 90.0, 135.0)]
+    assert min(moved) > 1.25
+    assert max(moved) < 1.3 * min(moved)  # whichever way
+    for kernel in (defocus(3.0), linear_motion(9.0, 30.0)):  # neither contrast nor brightness count
+        v = blurred(kernel)
+        assert direction(0.5 * v + 0.2) == pytest.approx(direction(v), rel=0.01)
+    assert direction(torch.full((64, 64), 0.3)) == pytest.approx(1)
+    assert direction(torch.rand(9, 200)) == 1

@@ -23,7 +23,7 @@ from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import filtered, guided_input
 from unsmear.estimation.noise import noise_level
 from unsmear.estimation.uniform import Search, restoration_cost, scattered, search
-from unsmear.models.checking import agreement, belief, blurred_again, ramp, unexplained
+from unsmear.models.checking import agreement, belief, blurred_again, direction, ramp, unexplained
 from unsmear.models.judging import CELL, shares
 from unsmear.models.restoring import Precision
 from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
@@ -42,6 +42,9 @@ PLAIN_BELIEF = (0.75, 0.65)
 
 PLAIN_AGREED = (0.0, 0.2)
 """The same for these agreements: where the two ways part, of neither is anything known."""
+
+PLAIN_DIRECTION = (1.17, 1.22)
+"""The same for these values of `direction`: what is soft alike in all directions was out of focus."""
 
 NOISE = (0.035, 0.02)
 """The same for these standard deviations of noise: with more, nothing is gained (docs/DEBLURRING.md)."""
@@ -127,6 +130,7 @@ class Deblurrer:
             believed = calm * belief(left, agreed)
             if self.fill and agreed is not None and believed < 1:
                 without = calm * ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
+                without *= ramp(direction(luma(small)), *PLAIN_DIRECTION)
             if without > 0 and self.plain is not None:
                 behind = source.blank_like()
                 self.plain.restore(source, behind)

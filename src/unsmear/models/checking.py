@@ -7,6 +7,7 @@ what the truth may be for this v, so that the truth itself has E⟨u − v, p �
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unsmear.blurring import blur
@@ -21,6 +22,8 @@ AGREED = (-0.54, -0.44)
 _STEEPNESS = 2.0  # how much more agreement is asked for where more is left unexplained
 _FAR = 0.01  # a move of ten times the root mean square without kernels is one too far
 _EXACT = 1e-9  # mean squared change by kernels that do not blur
+_CELL, _WINDOW = 8, 7  # pixels of a cell's side, cells of a window's
+_TINY = 1e-7  # the square of less than a tenth of a level of 8 bits
 _EDGE = 8  # pixels beside the kernel's reach that are left out at the border
 
 
@@ -69,6 +72,40 @@ def belief(unexplained: float, agreement: float | None = None) -> float:
     if agreement is not None:
         believed *= ramp(agreement - _STEEPNESS * unexplained, *AGREED)
     return believed
+
+
+def direction(grey: Tensor) -> float:
+    """How much sharper a photo is across some direction than along it: 1, alike in all, and more.
+
+    A lens out of focus softens alike in all directions, motion along its own. Sharpness is by how much the
+    squared differences of neighbours in a direction are more than those of the photo after a Gaussian of one
+    pixel, in windows of 56 pixels, so that how strong edges are, and which way they run, is divided out. Of
+    two directions at right angles the sharper over the other, the greater of two such pairs, as a
+    geometric mean over the photo, weighted by its edges.
+
+    Args:
+        grey: v, (h, w), the photo's luma; 1 where it has less than 16 pixels a side.
+    """
+    if min(grey.shape) < 2 * _CELL:
+        return 1.0
+    line = torch.exp(-torch.arange(-4.0, 5.0).square() / 2)
+    line /= line.sum()
+    padded = F.pad(grey[None, None], (4,) * 4, mode="reflect")
+    smooth = F.conv2d(F.conv2d(padded, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))[0, 0]
+    before, after = _directed(grey), _directed(smooth)
+    sharpness = (before + _TINY) / (after + _TINY)
+    right, falling, down, rising = sharpness
+    pairs = torch.stack([right / down, falling / rising]).log().abs().amax(0)
+    weight = after.sum(0)
+    return float((pairs * weight).sum() / (weight.sum() + _TINY)) + 1.0
+
+
+def _directed(x: Tensor) -> Tensor:
+    """Squared differences of neighbours in four directions, (4, h', w'): means of windows around cells."""
+    corner = x[:-1, :-1]
+    steps = (x[:-1, 1:] - corner, x[1:, 1:] - corner, x[1:, :-1] - corner, x[1:, :-1] - x[:-1, 1:])
+    cells = F.avg_pool2d(torch.stack([step.square() for step in steps])[None], _CELL)
+    return F.avg_pool2d(cells, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)[0]
 
 
 def ramp(value: float, none: float, all_: float) -> float:
