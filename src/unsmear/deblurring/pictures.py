@@ -131,8 +131,10 @@ def make_restorer(
         )
     if not guided:
         return tiled
-    where = next(network.parameters()).device
-    plain = TiledRestorer(_loaded(PLAIN_MODEL, str(where), 0), precision=precision, tile=tile)
+    plain = None
+    if by == "auto":
+        where = next(network.parameters()).device
+        plain = TiledRestorer(_loaded(PLAIN_MODEL, str(where), 0), precision=precision, tile=tile)
     return Deblurrer(tiled, by_network=by == "auto", areas=not fast, plain=plain, fill=not fast, tile=tile)
 
 

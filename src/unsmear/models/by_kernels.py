@@ -80,7 +80,8 @@ class Deblurrer:
         areas: whether kernels are looked for in areas of the photo too, each of which may hold elsewhere;
             otherwise one kernel, or those of a camera that turns, for all of it: less is found, in half the
             time (docs/DEBLURRING.md).
-        plain: restores without kernels, to hold the kernels' result against; None: that is not done.
+        plain: restores without kernels, to hold the network's result against; None, or where total variation
+            restores: that is not done.
         fill: whether what kernels do not explain is restored by `plain`; otherwise it is left as it is, as
             where total variation restores.
         tile: side of the largest tile in pixels, for total variation.
@@ -136,7 +137,7 @@ class Deblurrer:
                 self.plain.restore(source, behind)
                 _draw_back(source, behind, without)
         elif self.network is not None:
-            believed = self._believed_by_copy(source, field, self.network) ** _CAREFUL
+            believed = _believed_by_copy(source, field, self.network) ** _CAREFUL
             if believed == 0:
                 rest(1.0)
         if believed < 1:
@@ -160,13 +161,6 @@ class Deblurrer:
         without = TensorPixels(torch.empty_like(small))
         self.plain.restore(TensorPixels(small), without)
         return left, agreement(grey, restored, luma(without.values))
-
-    def _believed_by_copy(self, source: Pixels, field: KernelField, network: TiledRestorer) -> float:
-        """The belief in kernels by what the network makes of a copy of `JUDGED_PIXELS`."""
-        small, factor = reduced(source, JUDGED_PIXELS)
-        restored, kernels = TensorPixels(torch.empty_like(small)), field.scaled(1 / factor)
-        network.restore(GuidedPixels(TensorPixels(small), kernels), restored)
-        return belief(*self._checked(small, kernels, luma(restored.values)))
 
 
 class Estimate(NamedTuple):
@@ -263,6 +257,14 @@ def _shared(kernels: list[Tensor], parts: Tensor, cell: float) -> KernelField:
     stack = torch.stack([F.pad(kernel, (reach - kernel.shape[-1] // 2,) * 4) for kernel in kernels])
     rows, columns = ((np.arange(count, dtype=np.float64) + 0.5) * cell - 0.5 for count in parts.shape[1:])
     return KernelField(stack, rows, columns, parts, apart=True)
+
+
+def _believed_by_copy(source: Pixels, field: KernelField, network: TiledRestorer) -> float:
+    """The belief in kernels by what the network makes of a copy of `JUDGED_PIXELS`."""
+    small, factor = reduced(source, JUDGED_PIXELS)
+    restored, kernels = TensorPixels(torch.empty_like(small)), field.scaled(1 / factor)
+    network.restore(GuidedPixels(TensorPixels(small), kernels), restored)
+    return belief(unexplained(luma(small), kernels, luma(restored.values)))
 
 
 def _promised(picture: Tensor, field: KernelField, judge: TiledRestorer) -> float:
