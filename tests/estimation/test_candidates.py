@@ -47,3 +47,18 @@ def test_an_area_has_the_kernel_of_what_is_in_it() -> None:
     assert likeness(left.kernel, kernels[0]) > 0.75 > likeness(left.kernel, kernels[1])
     with pytest.raises(KernelError, match="one colour"):
         find_candidates(torch.full((480, 640), 0.3))
+
+
+def test_an_area_whose_kernel_went_astray_is_left_out(monkeypatch) -> None:
+    from unsmear.estimation import candidates
+
+    class Found:
+        def __init__(self, kernel: torch.Tensor) -> None:
+            self.kernel = kernel
+
+    path, square = torch.eye(41) / 41, torch.full((41, 41), 41.0**-2)
+    kernels = iter([path, square, path, path, path])
+    monkeypatch.setattr(candidates, "search", lambda *_, **__: Found(next(kernels)))
+    monkeypatch.setattr(candidates, "Search", Found)
+    found = find_candidates(torch.zeros(800, 800))
+    assert len(found) == 4 and all(torch.equal(one.kernel, path) for one in found)

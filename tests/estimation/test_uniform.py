@@ -4,10 +4,10 @@ import skimage.data
 import torch
 import torch.nn.functional as F
 
-from unsmear.basis.kernels import camera_shake
+from unsmear.basis.kernels import camera_shake, defocus, linear_motion
 from unsmear.blurring import blur
 from unsmear.errors import KernelError
-from unsmear.estimation.uniform import centred, estimate_uniform, extent, pruned
+from unsmear.estimation.uniform import centred, estimate_uniform, extent, pruned, scattered
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,15 @@ def test_of_many_small_parts_the_heaviest_stays() -> None:
     kept = pruned(kernel / kernel.sum(), 0.05)
     assert kept.isfinite().all() and torch.isclose(kept.sum(), torch.tensor(1.0))
     assert kept[15, 15] > 0 and kept[0, 0] == 0
+
+
+def test_a_path_is_not_scattered_and_a_striped_square_is() -> None:
+    shakes = [camera_shake(np.random.default_rng(seed), 45, length=30.0) for seed in range(20)]
+    paths = [*shakes, linear_motion(25.0, 30.0), defocus(3.0), linear_motion(0.0, 0.0)]
+    assert not any(scattered(torch.from_numpy(kernel)) for kernel in paths)
+    stripes = torch.zeros(59, 59)
+    stripes[::2] = torch.rand(30, 59, generator=torch.Generator().manual_seed(1))
+    assert scattered(stripes / stripes.sum())
 
 
 def test_centred_by_mass() -> None:
