@@ -1,0 +1,154 @@
+"""The default on every development pair, its slow half kept: to try checks, or other weights of unet-s.
+
+    python benchmarks/checks.py keep --data DATA --kept FOLDER [--sets GoPro REDS]      # 30 s a picture, once
+    python benchmarks/checks.py score --data DATA --kept FOLDER [--plain CHECKPOINT]    # 2 s a picture
+
+`keep` stores the estimated kernels of each pair and what guided-s makes of them. `score` has `Deblurrer` do
+the rest with that: the checks, unet-s (or the weights of --plain), mixing, rounding to 8 bit. Gains are over
+the blurred input in dB: GoPro and REDS RGB, Köhler by shift up to 128 and gain against one preview frame, Lai
+and Levin by shift. DATA holds pairs/GoPro, REDS, Koehler, Lai and Levin as they were downloaded.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from development import koehler_pairs
+from unsmear.estimation.field import KernelField
+from unsmear.evaluation import find_pairs
+from unsmear.evaluation.benchmarks import find_benchmark
+from unsmear.evaluation.benchmarks.base import read_picture
+from unsmear.metrics import psnr_rgb, psnr_shift, psnr_shift_gain
+from unsmear.models import by_kernels
+from unsmear.models.by_kernels import (
+    PLAIN_MODEL,
+    Deblurrer,
+    Estimate,
+    GuidedPixels,
+    estimate_kernels,
+    reduced_luma,
+)
+from unsmear.models.checkpoints import load_checkpoint
+from unsmear.models.tiling import Pixels, TensorPixels, TiledRestorer
+
+Score = Callable[[Tensor, Tensor], Tensor]
+SETS: dict[str, Score] = {
+    "GoPro": psnr_rgb,
+    "REDS": psnr_rgb,
+    "Koehler": lambda restored, sharp: psnr_shift_gain(restored, sharp, max_shift=128),
+    "Lai": psnr_shift,
+    "Levin": psnr_shift,
+}
+BENCHMARKS = {"Lai": "lai-uniform", "Levin": "levin"}
+
+
+def pairs(name: str, folder: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, blurred and sharp picture (3, H, W)."""
+    if name in BENCHMARKS:
+        files = [
+            (c.blurred.stem, c.blurred, c.truth[0]) for c in find_benchmark(BENCHMARKS[name]).cases(folder)
+        ]
+    else:
+        found = koehler_pairs(folder) if name == "Koehler" else find_pairs(folder).pairs
+        files = [(pair.blurred.stem, pair.blurred, pair.sharp) for pair in found]
+    for stem, *paths in files:
+        blurred, sharp = (read_picture(path).expand(3, -1, -1).contiguous() for path in paths)
+        yield stem, blurred, sharp
+
+
+class Kept(TiledRestorer):
+    """Stands for guided-s: gives what it made."""
+
+    def __init__(self, restored: Tensor) -> None:
+        super().__init__(torch.nn.Identity())
+        self.restored = restored
+
+    def restore(self, source: Pixels, target: Pixels, **_: Any) -> None:
+        target.put(self.restored, row=0)
+
+
+def write(path: Path, estimate: Estimate, restored: Tensor) -> None:
+    field = estimate.field
+    tensors = {"restored": restored.half(), "kernels": field.kernels}
+    tensors |= {"rows": torch.from_numpy(field.rows), "columns": torch.from_numpy(field.columns)}
+    if field.shares is not None:
+        tensors["shares"] = field.shares
+    facts = {"apart": field.apart, "factor": estimate.factor, "nothing": estimate.nothing}
+    part = path.with_suffix(".part")
+    save_file({name: x.contiguous() for name, x in tensors.items()}, part, {"facts": json.dumps(facts)})
+    part.replace(path)
+
+
+def read(path: Path, blurred: Tensor) -> tuple[Estimate, Tensor]:
+    with safe_open(path, "pt") as file:
+        kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts = json.loads(file.metadata()["facts"])
+    nodes = (kept["rows"].numpy(), kept["columns"].numpy())
+    field = KernelField(kept["kernels"], *nodes, kept.get("shares"), facts["apart"])
+    grey = reduced_luma(TensorPixels(blurred))[0]
+    return Estimate(grey, field, facts["factor"], facts["nothing"]), kept["restored"].float()
+
+
+def keep(options: argparse.Namespace) -> None:
+    guided = TiledRestorer(load_checkpoint("guided-s"))
+    for name in options.sets:
+        for stem, blurred, _ in pairs(name, options.data / "pairs" / name):
+            path = options.kept / f"{name}-{stem}.safetensors"
+            if path.exists():
+                continue
+            source, restored = TensorPixels(blurred), TensorPixels(torch.empty_like(blurred))
+            estimate = estimate_kernels(source, guided)
+            guided.restore(GuidedPixels(source, estimate.field.scaled(estimate.factor)), restored)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, estimate, restored.values)
+            print(path, flush=True)
+
+
+def score(options: argparse.Namespace) -> None:
+    plain = TiledRestorer(load_checkpoint(options.plain))
+    print("| set | mean | least | largest | worse | untouched |\n|---|---:|---:|---:|---:|---:|")
+    for name in options.sets:
+        gains, untouched = [], 0
+        for stem, blurred, sharp in pairs(name, options.data / "pairs" / name):
+            estimate, restored = read(options.kept / f"{name}-{stem}.safetensors", blurred)
+            by_kernels.estimate_kernels = lambda *_, found=estimate: found  # type: ignore[assignment]
+            result = TensorPixels(torch.empty_like(blurred))
+            Deblurrer(Kept(restored), plain=plain).restore(TensorPixels(blurred), result)
+            output = (result.values.clamp(0, 1) * 255).round() / 255
+            untouched += torch.equal(output, blurred)
+            gains.append(float(SETS[name](output, sharp) - SETS[name](blurred, sharp)))
+        worse = sum(gain < -0.005 for gain in gains)
+        mean = statistics.fmean(gains)
+        print(
+            f"| {name} ({len(gains)}) | {mean:+.2f} | {min(gains):+.2f} | {max(gains):+.2f} "
+            f"| {worse} | {untouched} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    for act in (keep, score):
+        command = commands.add_parser(act.__name__)
+        command.add_argument("--data", type=Path, required=True)
+        command.add_argument("--kept", type=Path, required=True, help="folder of what `keep` found")
+        command.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+        command.set_defaults(act=act)
+    command.add_argument("--plain", default=PLAIN_MODEL)
+    options = parser.parse_args()
+    options.act(options)
+
+
+if __name__ == "__main__":
+    main()
