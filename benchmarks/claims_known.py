@@ -6,10 +6,11 @@
 In claims.py the networks gain a tenth of a dB, and a module worth 3 % of that cannot be seen. Here a network
 has to tell four blurs apart and undo them: straight motions of 11 pixels at 0, 60 and 120 degrees and one
 camera shake of 15. (A first look without the module: in 700 steps RADN gains 0.39 dB and MSCNN 0.08, in 282
-and 163 seconds of a processor with AVX2; so --steps has to be some thousands for a test.) Networks, variants, steps, rates and the pairing
-of runs by seed are those of claims.py; the pairs are crops of 128×128 of photographs, blurred in sRGB values,
-rounded to 8 bit; scored are 48 pairs of photographs that no run has seen. A run is a line of the log; runs
-that are in the log are not run again. --write puts the tables into docs/REPRODUCTION.md.
+and 163 seconds of a processor with AVX2; so --steps has to be some thousands for a test.) Networks,
+variants, steps, rates and the pairing of runs by seed are those of claims.py; the pairs are crops of 128×128
+of photographs, blurred in sRGB values, rounded to 8 bit; scored are 48 pairs of photographs that no run has
+seen. A run is a line of the log; runs that are in the log are not run again. --write puts the tables into
+docs/REPRODUCTION.md.
 """
 
 import argparse
