@@ -70,6 +70,7 @@ def at_index(index, act):
     return make
 
 
+@pytest.mark.filterwarnings("ignore:precision. this processor")  # bf16 is tested everywhere
 def test_kill_and_resume_gives_the_same_bits(recipe, tmp_path):
     values = {
         "iterations": 20,
@@ -140,6 +141,7 @@ def test_a_processor_without_bf16_is_told(recipe, monkeypatch, native, precision
     assert sum("does not multiply bf16" in str(warning.message) for warning in caught) == told
 
 
+@pytest.mark.filterwarnings("ignore:precision. this processor")  # bf16 is tested everywhere
 def test_termination_finishes_the_step_and_saves_it(recipe, tmp_path):
     """With the real network, whose stochastic depth must come out the same again."""
     values = {

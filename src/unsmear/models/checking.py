@@ -80,8 +80,8 @@ def direction(grey: Tensor) -> float:
     A lens out of focus softens alike in all directions, motion along its own. Sharpness is by how much the
     squared differences of neighbours in a direction are more than those of the photo after a Gaussian of one
     pixel, in windows of 56 pixels, so that how strong edges are, and which way they run, is divided out. Of
-    two directions at right angles the sharper over the other, the greater of two such pairs, as a
-    geometric mean over the photo, weighted by its edges.
+    two directions at right angles the logarithm of the sharper over the other, the greater of two such pairs;
+    1 plus its mean over the photo, weighted by its edges.
 
     Args:
         grey: v, (h, w), the photo's luma; 1 where it has less than 16 pixels a side.

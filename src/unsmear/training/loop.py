@@ -33,11 +33,6 @@ from unsmear.training.recipe import Recipe
 from unsmear.training.schedule import ema_decay, learning_rate, step_seed
 from unsmear.training.state import TrainingState
 
-_EMULATED = (
-    "this processor does not multiply bf16 by itself, which makes it several times slower than fp32; "
-    "--set precision=fp32"
-)
-
 
 def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = make_pair_sampler) -> Path:
     """Train the recipe's network on blur made on the fly or on written pairs, into the folder `recipe.run`.
@@ -67,7 +62,11 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
         stack.callback(place.close)
         stack.enter_context(_settings(recipe))
         if recipe.precision == "bf16" and native_precision(place.device) == "fp32":
-            warnings.warn(f"precision: {_EMULATED}", stacklevel=2)
+            warnings.warn(
+                "precision: this processor does not multiply bf16 by itself, which makes it several times "
+                "slower than fp32; --set precision=fp32",
+                stacklevel=2,
+            )
         found, folder = find_data(recipe), RunFolder(recipe.run)
         model = _network(recipe, place)
         state = TrainingState.begin(recipe, model)
