@@ -205,8 +205,10 @@ def test_noise_beyond_what_networks_know_is_left_alone(shaken, known, monkeypatc
     for spread, part in ((0.01, 1.0), (0.06, 0.0)):
         photo, result = (shaken + spread * noise).clamp(0, 1), TensorPixels(torch.empty_like(shaken))
         deblurrer = Deblurrer(TiledRestorer(Believer(), precision="fp32"))
-        deblurrer.restore(TensorPixels(photo), result)
+        parts: list[float] = []
+        deblurrer.restore(TensorPixels(photo), result, progress=parts.append)
         assert torch.equal(result.values, photo) is (part == 0)
+        assert ("noise" in deblurrer.said) is (part == 0) and sum(parts) == pytest.approx(1)
 
 
 def test_right_kernels_promise_more_than_wrong_ones(shaken, known) -> None:

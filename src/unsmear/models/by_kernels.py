@@ -101,13 +101,19 @@ class Deblurrer:
         tile: int | None = None,
     ) -> None:
         self.network, self.by_network, self.tile, self.said = network, by_network, tile, ""
-        self.plain, self.fill = plain, fill and by_network and plain is not None
+        self.plain, self.fill = plain, fill
         self._judge = network if areas else None
 
     def restore(
         self, source: Pixels, target: Pixels, *, progress: Callable[[float], None] = lambda _: None
     ) -> None:
         """Restore `source` into `target`, which has its size; see `TiledRestorer.restore`."""
+        calm = ramp(_noise(source), *NOISE) if self.by_network and self.network is not None else 1.0
+        if calm == 0:
+            self.said = "too much noise or fine texture to tell a blur by: left as it is"
+            _draw_back(source, target, 0.0)
+            progress(1.0)
+            return
         estimate = estimate_kernels(source, self._judge)
         progress(_SHARE)
         if estimate.nothing:
@@ -127,12 +133,11 @@ class Deblurrer:
             self.network.restore(GuidedPixels(source, field), target, progress=rest)
             small, _ = reduced(source, ESTIMATE_PIXELS)
             left, agreed = self._checked(small, estimate.field, reduced_luma(target)[0])
-            calm = ramp(_noise(source), *NOISE)
             believed = calm * belief(left, agreed)
-            if self.fill and agreed is not None and believed < 1:
+            if self.plain is not None and self.fill and agreed is not None and believed < 1:
                 without = calm * ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
                 without *= ramp(direction(luma(small)), *PLAIN_DIRECTION)
-            if without > 0 and self.plain is not None:
+            if self.plain is not None and without > 0:
                 behind = source.blank_like()
                 self.plain.restore(source, behind)
                 _draw_back(source, behind, without)
@@ -140,11 +145,11 @@ class Deblurrer:
             believed = _believed_by_copy(source, field, self.network) ** _CAREFUL
             if believed == 0:
                 rest(1.0)
-        if believed < 1:
-            self.said += f", believed to {believed:.0%}"
         if believed == 0:
-            doubt = "the blur that was found does not explain the photo"
-            self.said = f"{doubt}: restored without it" if without > 0 else f"{doubt}: left as it is"
+            instead = "restored without it" if without > 0 else "left as it is"
+            self.said = f"the blur that was found does not explain the photo: {instead}"
+        elif believed < 1:
+            self.said += f", believed to {believed:.0%}"
         if believed > 0 and (self.network is None or not self.by_network):
             _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
         if believed < 1:
