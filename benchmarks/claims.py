@@ -32,7 +32,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,12 @@ STEPS, BATCH, SIZE, MARGIN, HELD, CROP = 700, 2, 128, 64, 48, 512
 HELD_PHOTOS, SCENE_PHOTOS = 30, 4
 DATA = ("adaptive", "frames", "scene")
 BANKS = ("estimated", "simulated")
+STILL = PairSettings(
+    **{f"{scene}_weight": float(scene == "identity") for scene in PairSettings().weights()},
+    noise=(0, 0), jpeg_share=0, saturation_share=0,
+)  # fmt: skip
+"""Sharp crops, to be blurred in other ways than Eq. 2's."""
+
 Pool = tuple[Tensor, Tensor]
 
 
@@ -98,11 +104,7 @@ def pool(kind: str, photos: list[Path], count: int, seed: int, bank: Path | None
             sampler = PairSampler(photos, bank, seed=seed, size=SIZE)
             blurred, sharp = stack_pairs([sampler[index] for index in range(count)])
         else:
-            still = PairSettings(
-                **{f"{scene}_weight": float(scene == "identity") for scene in PairSettings().weights()},
-                noise=(0, 0), jpeg_share=0, saturation_share=0,
-            )  # fmt: skip
-            sampler = PairSampler(photos, seed=seed, size=SIZE + MARGIN, settings=still)
+            sampler = PairSampler(photos, seed=seed, size=SIZE + MARGIN, settings=STILL)
             made = [
                 averaged_frames(sampler[index].sharp, SIZE, seed * count + index) for index in range(count)
             ]
@@ -185,42 +187,47 @@ def started(network: str, variant: str, seed: int) -> nn.Module:
     return model
 
 
-def run(key: dict[str, Any], photos: list[Path], scored: Scored, banks: Path | None) -> dict[str, Any]:
-    """Train and score one network."""
+def trained(network: str, variant: str, seed: int, data: Pool) -> tuple[nn.Module, dict[str, Any]]:
+    """Train a network on pairs, each once, BATCH in a step; also its parameters, losses and seconds."""
     begun = time.process_time()
-    model = started(key["network"], key["variant"], key["seed"])
-    blurred, sharp = training_pool(key["data"], photos, key["seed"], banks)
+    model = started(network, variant, seed)
     optimizer = torch.optim.Adam(model.parameters())
     weights = getattr(model, "scale_weights", None)
-    losses = []
+    losses: list[float] = []
+    steps = len(data[0]) // BATCH
     model.train()
-    for step in range(STEPS):
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = RATES.get(key["network"], RATE) * 0.5 * (1 + math.cos(math.pi * step / STEPS))
-        batch = slice(step * BATCH, (step + 1) * BATCH)
-        loss = over_scales(mse, model(blurred[batch]), sharp[batch], weights)
+            group["lr"] = RATES.get(network, RATE) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        blurred, sharp = (side[step * BATCH : (step + 1) * BATCH] for side in data)
+        loss = over_scales(mse, model(blurred), sharp, weights)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    trained = time.process_time() - begun
-    return key | {
+    return model, {
         "parameters": parameters(model),
-        "loss": [round(statistics.fmean(losses[i : i + 100]), 6) for i in range(0, STEPS, 100)],
-        "seconds": round(trained, 1),
-        "gains": scored.gains(model),
+        "loss": [round(statistics.fmean(losses[i : i + 100]), 6) for i in range(0, steps, 100)],
+        "seconds": round(time.process_time() - begun, 1),
     }
+
+
+def run(key: dict[str, Any], photos: list[Path], scored: Scored, banks: Path | None) -> dict[str, Any]:
+    """Train and score one network."""
+    data = training_pool(key["data"], photos, key["seed"], banks)
+    model, facts = trained(key["network"], key["variant"], key["seed"], data)
+    return key | facts | {"gains": scored.gains(model)}
 
 
 FIELDS = ("network", "variant", "data", "seed")
 
 
-def read_log(path: Path) -> Log:
-    """The lines of a log by network, variant, data, seed."""
+def read_log(path: Path, fields: Sequence[str] = FIELDS) -> Log:
+    """The lines of a log by the values of fields."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = [json.loads(line) for line in lines]
-    return {tuple(row[field] for field in FIELDS): row for row in rows}
+    return {tuple(row[field] for field in fields): row for row in rows}
 
 
 def write(path: Path, row: dict[str, Any]) -> None:
@@ -248,27 +255,37 @@ def run_all(options: argparse.Namespace) -> None:
         print(*key.values(), f"{row['seconds']} s", means, flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True)
-    running = commands.add_parser("run")
+Act = Callable[[argparse.Namespace], None]
+
+
+def commands(
+    about: str, log: Path, run: Act, report: Act
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """A parser with `run` and `report`, and the one of `run`, which may want more."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    both = parser.add_subparsers(required=True)
+    running, reporting = both.add_parser("run"), both.add_parser("report")
     running.add_argument("--sharp", type=Path, required=True, help="folder of sharp photographs")
+    running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    running.set_defaults(act=run)
+    reporting.add_argument("--write", action="store_true", help="put the tables into docs/REPRODUCTION.md")
+    reporting.set_defaults(act=report)
+    for command in (running, reporting):
+        command.add_argument("--log", type=Path, default=log)
+    return parser, running
+
+
+def main() -> None:
+    parser, running = commands(
+        __doc__ or "", LOG, run_all, lambda options: report(read_log(options.log), write=options.write)
+    )
     running.add_argument(
         "--data", type=Path, required=True, help="folder with pairs/GoPro, REDS, Koehler, Lai"
     )
     running.add_argument(
         "--banks", type=Path, help="folder with estimated.safetensors, simulated.safetensors"
     )
-    running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--part", default="1/1", help="1/2 and 2/2 share the runs between two processes")
-    running.set_defaults(act=run_all)
-    reporting = commands.add_parser("report")
-    reporting.add_argument("--write", action="store_true", help="put the tables into docs/REPRODUCTION.md")
-    reporting.set_defaults(act=lambda options: report(read_log(options.log), write=options.write))
-    for command in (running, reporting):
-        command.add_argument("--log", type=Path, default=LOG)
     options = parser.parse_args()
     options.act(options)
 

@@ -14,34 +14,44 @@ docs/REPRODUCTION.md.
 """
 
 import argparse
-import json
-import math
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from claims import BATCH, HELD, HELD_PHOTOS, ROOT, SIZE, SMALL, STEPS, started, write
+from claims import (
+    BATCH,
+    HELD,
+    HELD_PHOTOS,
+    ROOT,
+    SIZE,
+    SMALL,
+    STEPS,
+    STILL,
+    Pool,
+    commands,
+    read_log,
+    trained,
+    write,
+)
 from claims_report import interval, put
 from unsmear.basis.kernels import camera_shake, linear_motion
 from unsmear.blurring import blur
 from unsmear.metrics import psnr_rgb, ssim_gauss_rgb
-from unsmear.models.costs import parameters
-from unsmear.pairs import PairSampler, PairSettings
+from unsmear.pairs import PairSampler
 from unsmear.photo import find_photos
-from unsmear.training.losses import mse, over_scales
-from zoo_study import RATE, RATES, VARIANTS
+from zoo_study import VARIANTS
 
 LOG = ROOT / "recipes" / "history" / "claims-known.jsonl"
 KERNEL = 21
 LENGTH, ANGLES, SHAKE = 11.0, (0.0, 60.0, 120.0), 15.0
+FIELDS = ("network", "variant", "seed", "steps")
 NAMES = {"off": "none", "on": "module", "control": "control"}
 
-Pairs = tuple[Tensor, Tensor]
+Key = tuple[str, str, int, int]
 
 
 def kernels() -> Tensor:
@@ -51,14 +61,10 @@ def kernels() -> Tensor:
     return torch.from_numpy(np.stack([*straight, shaken]))
 
 
-def pairs(photos: list[Path], count: int, seed: int) -> Pairs:
+def pairs(photos: list[Path], count: int, seed: int) -> Pool:
     """Blurred and sharp, (count, 3, SIZE, SIZE)."""
-    still = PairSettings(
-        **{f"{scene}_weight": float(scene == "identity") for scene in PairSettings().weights()},
-        noise=(0, 0), jpeg_share=0, saturation_share=0,
-    )  # fmt: skip
     margin = KERNEL // 2
-    sampler = PairSampler(photos, seed=seed, size=SIZE + 2 * margin, settings=still)
+    sampler = PairSampler(photos, seed=seed, size=SIZE + 2 * margin, settings=STILL)
     known, everywhere = kernels(), torch.ones(1, SIZE, SIZE)
     chosen = np.random.default_rng(seed).integers(len(known), size=count)
     blurred, sharp = [], []
@@ -70,25 +76,10 @@ def pairs(photos: list[Path], count: int, seed: int) -> Pairs:
     return torch.stack(blurred), torch.stack(sharp)
 
 
-def run(network: str, variant: str, seed: int, steps: int, data: Pairs, held: Pairs) -> dict[str, Any]:
+def run(key: Key, data: Pool, held: Pool) -> dict[str, Any]:
     """Train and score one network."""
-    begun = time.process_time()
-    model = started(network, variant, seed)
-    optimizer = torch.optim.Adam(model.parameters())
-    weights = getattr(model, "scale_weights", None)
-    losses = []
-    model.train()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = RATES.get(network, RATE) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        blurred, sharp = (side[step * BATCH : (step + 1) * BATCH] for side in data)
-        loss = over_scales(mse, model(blurred), sharp, weights)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    trained = time.process_time() - begun
+    network, variant, seed, _ = key
+    model, facts = trained(network, variant, seed, data)
     model.eval()
     gains: dict[str, list[float]] = {"psnr": [], "ssim": []}
     with torch.no_grad():
@@ -96,23 +87,7 @@ def run(network: str, variant: str, seed: int, steps: int, data: Pairs, held: Pa
             restored = model(blurred[None])[0].clamp(0, 1)
             for name, score in (("psnr", psnr_rgb), ("ssim", ssim_gauss_rgb)):
                 gains[name].append(round(float(score(restored, sharp) - score(blurred, sharp)), 5))
-    return {
-        "network": network,
-        "variant": variant,
-        "seed": seed,
-        "steps": steps,
-        "parameters": parameters(model),
-        "loss": [round(statistics.fmean(losses[i : i + 100]), 6) for i in range(0, steps, 100)],
-        "seconds": round(trained, 1),
-        "gains": gains,
-    }
-
-
-def read_log(path: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """The lines of a log by network, variant, seed."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return {(row["network"], row["variant"], row["seed"]): row for row in rows}
+    return dict(zip(FIELDS, key, strict=True)) | facts | {"gains": gains}
 
 
 def run_all(options: argparse.Namespace) -> None:
@@ -123,48 +98,46 @@ def run_all(options: argparse.Namespace) -> None:
         data = pairs(photos[:-HELD_PHOTOS], options.steps * BATCH, seed)
         for network in options.networks:
             for variant in VARIANTS:
-                if (network, variant, seed) not in read_log(options.log):
-                    row = run(network, variant, seed, options.steps, data, held)
+                key = (network, variant, seed, options.steps)
+                if key not in read_log(options.log, FIELDS):
+                    row = run(key, data, held)
                     write(options.log, row)
                     gain = statistics.fmean(row["gains"]["psnr"])
-                    print(network, variant, seed, f"{row['seconds']} s, {gain:+.3f} dB", flush=True)
+                    print(*key, f"{row['seconds']} s, {gain:+.3f} dB", flush=True)
 
 
 def report(options: argparse.Namespace) -> None:
-    log = read_log(options.log)
+    log = read_log(options.log, FIELDS)
     means = {
         metric: {key: statistics.fmean(row["gains"][metric]) for key, row in log.items()}
         for metric in ("psnr", "ssim")
     }
     lines = [
-        "| network | steps | seeds | module | parameters | PSNR, dB | SSIM |",
-        "|---|---:|---:|---|---:|---:|---:|",
+        "| network, steps | seeds | module | parameters | PSNR, dB | SSIM |",
+        "|---|---:|---|---:|---:|---:|",
     ]
-    for network in SMALL:
-        for variant, name in NAMES.items():
-            keys = [key for key in log if key[:2] == (network, variant)]
-            if not keys:
-                continue
-            cells = []
-            for metric, digits in (("psnr", 2), ("ssim", 4)):
-                values = [means[metric][key] for key in keys]
-                spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-                cells.append(f"{statistics.fmean(values):+.{digits}f}{spread}")
-            row = log[keys[0]]
-            lines.append(
-                f"| {network} | {row['steps']} | {len(keys)} | {name} | {row['parameters']:,} | "
-                f"{' | '.join(cells)} |"
-            )
+    for network, variant, steps in sorted({(key[0], key[1], key[3]) for key in log}):
+        keys = [key for key in log if (key[0], key[1], key[3]) == (network, variant, steps)]
+        cells = []
+        for metric, digits in (("psnr", 2), ("ssim", 4)):
+            values = [means[metric][key] for key in keys]
+            spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.fmean(values):+.{digits}f}{spread}")
+        count = log[keys[0]]["parameters"]
+        lines.append(
+            f"| {network}, {steps} | {len(keys)} | {NAMES[variant]} | {count:,} | {' | '.join(cells)} |"
+        )
     tests = ["| difference | pairs of runs | PSNR, dB | SSIM |", "|---|---:|---:|---:|"]
     for one, other in (("on", "off"), ("on", "control"), ("control", "off")):
-        both = [key for key in log if key[1] == one and (key[0], other, key[2]) in log]
+        both = [(key, (key[0], other, *key[2:])) for key in log if key[1] == one]
+        both = [(first, second) for first, second in both if second in log]
         if both:
-            cells = [
-                interval([means[metric][key] - means[metric][key[0], other, key[2]] for key in both])
-                for metric in means
-            ]
+            cells = [interval([of[first] - of[second] for first, second in both]) for of in means.values()]
             tests.append(f"| {NAMES[one]} − {NAMES[other]} | {len(both)} | {' | '.join(cells)} |")
-    parts = {"claims_known.py: gains": "\n".join(lines), "claims_known.py: test": "\n".join(tests)}
+    parts = {
+        f"claims_known.py: {name}": "\n".join(rows) if len(rows) > 2 else "No runs yet."
+        for name, rows in (("gains", lines), ("test", tests))
+    }
     for text in parts.values():
         print(text + "\n")
     if options.write:
@@ -172,21 +145,9 @@ def report(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True)
-    running = commands.add_parser("run")
-    running.add_argument("--sharp", type=Path, required=True, help="folder of sharp photographs")
-    running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser, running = commands(__doc__ or "", LOG, run_all, report)
     running.add_argument("--networks", nargs="+", default=list(SMALL), choices=list(SMALL))
     running.add_argument("--steps", type=int, default=STEPS)
-    running.set_defaults(act=run_all)
-    reporting = commands.add_parser("report")
-    reporting.add_argument("--write", action="store_true", help="put the tables into docs/REPRODUCTION.md")
-    reporting.set_defaults(act=report)
-    for command in (running, reporting):
-        command.add_argument("--log", type=Path, default=LOG)
     options = parser.parse_args()
     options.act(options)
 
