@@ -46,8 +46,8 @@ from unsmear.photo import find_photos
 from zoo_study import VARIANTS
 
 LOG = ROOT / "recipes" / "history" / "claims-known.jsonl"
-KERNEL = 21
-LENGTH, ANGLES, SHAKE = 11.0, (0.0, 60.0, 120.0), 15.0
+KERNEL = 11
+LENGTH, ANGLES, SHAKE = 5.0, (0.0, 60.0, 120.0), 7.0
 FIELDS = ("network", "variant", "seed", "steps")
 NAMES = {"off": "none", "on": "module", "control": "control"}
 

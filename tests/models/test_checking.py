@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from unsmear.basis.kernels import camera_shake, defocus, linear_motion
 from unsmear.blurring import blur
 from unsmear.estimation.field import KernelField
-from unsmear.models.checking import agreement, belief, direction, unexplained
+from unsmear.models.checking import agreement, belief, direction, sidedness, unexplained
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +79,37 @@ def test_motion_has_a_direction_and_a_lens_has_none() -> None:
         assert direction(0.5 * v + 0.2) == pytest.approx(direction(v), rel=0.01)
     assert direction(torch.full((64, 64), 0.3)) == pytest.approx(1)
     assert direction(torch.rand(9, 200)) == 1
+
+
+def test_sidedness_is_how_much_more_of_one_direction_is_given_back() -> None:
+    p = torch.rand(192, 192, generator=torch.Generator().manual_seed(2))
+    down, right = torch.meshgrid(torch.fft.fftfreq(192), torch.fft.fftfreq(192), indexing="ij")
+    angle = torch.atan2(down, right) % torch.pi
+    for least, most in ((0.0, 0.5), (0.2, 0.6), (0.3, 0.3)):
+        passed = torch.where(angle < torch.pi / 4, 1 - most, 1 - least)  # two of the eight directions
+        passed[0, 0] = 1
+        v = torch.fft.ifft2(torch.fft.fft2(p) * passed).real
+        assert sidedness(v, p) == pytest.approx(most - least, abs=0.06)
+    assert sidedness(p, p) == 0
+    assert sidedness(p[:9], p[:9] + 0.1) == 0
+
+
+def test_sidedness_tells_motion_from_a_lens() -> None:
+    picture = torch.from_numpy(skimage.data.gravel()[:256, :256]).float() / 255
+    half = torch.ones(256, 256)
+    half[:, 128:] = 0
+
+    def moved(*kernels, masks=None) -> float:
+        masks = torch.ones(1, 256, 256) if masks is None else masks
+        v = blur(picture[None], torch.stack([torch.from_numpy(kernel) for kernel in kernels]), masks)[0]
+        bright = sidedness(0.5 * v + 0.2, 0.5 * picture + 0.2)  # contrast and brightness do not count
+        assert sidedness(v, picture) == pytest.approx(bright, rel=1e-3)
+        return sidedness(v, picture)
+
+    assert moved(defocus(3.0)) < 0.2
+    each = [moved(linear_motion(9.0, angle)) for angle in (0.0, 45.0, 90.0, 135.0)]
+    assert min(each) > 0.5
+    two = moved(
+        linear_motion(9.0, 0.0, 17), linear_motion(9.0, 90.0, 17), masks=torch.stack([half, 1 - half])
+    )
+    assert two > 0.8 * min(each)  # two objects, each on its way

@@ -23,7 +23,7 @@ from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import filtered, guided_input
 from unsmear.estimation.noise import noise_level
 from unsmear.estimation.uniform import Search, restoration_cost, scattered, search
-from unsmear.models.checking import agreement, belief, blurred_again, direction, ramp, unexplained
+from unsmear.models.checking import agreement, belief, blurred_again, direction, ramp, sidedness, unexplained
 from unsmear.models.judging import CELL, shares
 from unsmear.models.restoring import Precision
 from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
@@ -40,11 +40,14 @@ PLAIN_MODEL = "unet-s"
 PLAIN_BELIEF = (0.75, 0.65)
 """From 0 to 1 between these unexplained parts the photo gives way to what is restored without kernels."""
 
-PLAIN_AGREED = (0.0, 0.2)
+PLAIN_AGREED = (-0.1, 0.1)
 """The same for these agreements: where the two ways part, of neither is anything known."""
 
 PLAIN_DIRECTION = (1.17, 1.22)
 """The same for these values of `direction`: what is soft alike in all directions was out of focus."""
+
+PLAIN_SIDED = (0.27, 0.35)
+"""The same for these values of `sidedness`: what is given back alike to all was soft, not moved."""
 
 NOISE = (0.035, 0.02)
 """The same for these standard deviations of noise: with more, nothing is gained (docs/DEBLURRING.md)."""
@@ -131,13 +134,9 @@ class Deblurrer:
         believed, without, behind = 1.0, 0.0, source
         if self.network is not None and self.by_network:
             self.network.restore(GuidedPixels(source, field), target, progress=rest)
-            small, _ = reduced(source, ESTIMATE_PIXELS)
-            left, agreed = self._checked(small, estimate.field, reduced_luma(target)[0])
-            believed = calm * belief(left, agreed)
-            if self.plain is not None and self.fill and agreed is not None and believed < 1:
-                without = calm * ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
-                without *= ramp(direction(luma(small)), *PLAIN_DIRECTION)
-            if self.plain is not None and without > 0:
+            believed, without = self._checked(source, estimate.field, reduced_luma(target)[0])
+            believed, without = calm * believed, calm * without
+            if self.plain is not None and without > 0 and believed < 1:
                 behind = source.blank_like()
                 self.plain.restore(source, behind)
                 _draw_back(source, behind, without)
@@ -155,17 +154,23 @@ class Deblurrer:
         if believed < 1:
             _draw_back(behind, target, believed)
 
-    def _checked(self, small: Tensor, field: KernelField, restored: Tensor) -> tuple[float, float | None]:
-        """What kernels leave unexplained of a photo (3, h, w), given what they made of it, and how far that
-        agrees with what is restored without; None where the first is enough to say no, or there is no such
-        network."""
+    def _checked(self, source: Pixels, field: KernelField, restored: Tensor) -> tuple[float, float]:
+        """How far to believe what kernels made of a photo, given as its reduced luma, and how far to restore
+        without them what they do not explain."""
+        small, _ = reduced(source, ESTIMATE_PIXELS)
         grey = luma(small)
         left = unexplained(grey, field, restored)
         if self.plain is None or belief(left) == 0:
-            return left, None
-        without = TensorPixels(torch.empty_like(small))
-        self.plain.restore(TensorPixels(small), without)
-        return left, agreement(grey, restored, luma(without.values))
+            return belief(left), 0.0
+        alone = TensorPixels(torch.empty_like(small))
+        self.plain.restore(TensorPixels(small), alone)
+        without = luma(alone.values)
+        agreed = agreement(grey, restored, without)
+        if not self.fill:
+            return belief(left, agreed), 0.0
+        share = ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
+        share *= ramp(direction(grey), *PLAIN_DIRECTION) * ramp(sidedness(grey, without), *PLAIN_SIDED)
+        return belief(left, agreed), share
 
 
 class Estimate(NamedTuple):
