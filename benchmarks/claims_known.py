@@ -1,6 +1,6 @@
 """Claim 1 where small networks deblur well: four kernels, always the same, one for all of a picture.
 
-    python benchmarks/claims_known.py run --sharp PHOTOS [--seeds 0 1 2] [--networks radn uformer-t] [--steps N]
+    python benchmarks/claims_known.py run --sharp PHOTOS [--seeds 0 1 2] [--networks radn] [--steps 2000]
     python benchmarks/claims_known.py report [--write]
 
 In claims.py the networks gain a tenth of a dB, and a module worth 3 % of that cannot be seen. Here a network
