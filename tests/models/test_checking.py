@@ -89,7 +89,9 @@ def test_sidedness_is_how_much_more_of_one_direction_is_given_back() -> None:
         passed = torch.where(angle < torch.pi / 4, 1 - most, 1 - least)  # two of the eight directions
         passed[0, 0] = 1
         v = torch.fft.ifft2(torch.fft.fft2(p) * passed).real
-        assert sidedness(v, p) == pytest.approx(most - least, abs=0.06)
+        lost = np.array([most] * 2 + [least] * 6)
+        amplitude = 2 * abs(np.fft.fft(lost)[1]) / 8
+        assert sidedness(v, p) == pytest.approx(amplitude**2 / lost.mean(), rel=0.1, abs=0.01)
     assert sidedness(p, p) == 0
     assert sidedness(p[:9], p[:9] + 0.1) == 0
 
@@ -106,9 +108,9 @@ def test_sidedness_tells_motion_from_a_lens() -> None:
         assert sidedness(v, picture) == pytest.approx(bright, rel=1e-3)
         return sidedness(v, picture)
 
-    assert moved(defocus(3.0)) < 0.2
+    assert moved(defocus(3.0)) < 0.02
     each = [moved(linear_motion(9.0, angle)) for angle in (0.0, 45.0, 90.0, 135.0)]
-    assert min(each) > 0.5
+    assert min(each) > 0.15
     two = moved(
         linear_motion(9.0, 0.0, 17), linear_motion(9.0, 90.0, 17), masks=torch.stack([half, 1 - half])
     )

@@ -27,6 +27,7 @@ _EXACT = 1e-9  # mean squared change by kernels that do not blur
 _CELL, _WINDOW = 8, 7  # pixels of a cell's side, cells of a window's
 _TINY = 1e-7  # the square of less than a tenth of a level of 8 bits
 _SIDE, _SECTORS, _BAND = 96, 8, (0.05, 0.35)  # of sidedness: pixels, directions, cycles a pixel
+_LITTLE = 1e-4  # of lost, which is nothing
 _EDGE = 8  # pixels beside the kernel's reach that are left out at the border
 
 
@@ -104,7 +105,7 @@ def direction(grey: Tensor) -> float:
 
 
 def sidedness(grey: Tensor, without: Tensor) -> float:
-    """How much more of some direction than of another is given back to a photo, 0 to 1.
+    """How much is given back to a photo in one direction and not in the one at right angles, 0 to 1.
 
     Motion takes away along its path and leaves what is across; a lens, compression and a soft subject take
     alike from all directions, and whoever restores them gives back alike. In windows of 96 pixels, with
@@ -112,8 +113,10 @@ def sidedness(grey: Tensor, without: Tensor) -> float:
 
         lost(θ) = 1 − Σ Re(V P*) / Σ |P|²       over the frequencies of direction θ, 0.05 to 0.35 a pixel
 
-    for eight directions. Its greatest value less its least, meaned over the windows by Σ (p − v)², which is
-    where something was given back. Objects that move by themselves have each their own direction.
+    for eight directions. With m the mean of |lost| and c the amplitude of what in it goes as cos 2(θ − θ₀),
+    a window's value is c² / m: m where lost is m (1 + cos 2(θ − θ₀)), as along a straight path, 0 where it is
+    the same for all. Meaned over the windows by Σ (p − v)², which is where something was given back; objects
+    that move by themselves may have each their own direction.
 
     Args:
         grey: v, (h, w), the photo's luma.
@@ -139,7 +142,9 @@ def sidedness(grey: Tensor, without: Tensor) -> float:
         for x in ((spectrum * restored.conj()).real, restored.abs().square())
     )
     lost = (1 - kept / (power + _TINY * power.mean())).clamp(-0.5, 1)
-    return float((weight * (lost.amax(1) - lost.amin(1))).sum() / weight.sum())
+    turns = torch.exp(2j * math.pi * (torch.arange(_SECTORS) + 0.5) / _SECTORS)
+    amplitude = 2 * (lost * turns).mean(1).abs()
+    return float((weight * amplitude.square() / (lost.abs().mean(1) + _LITTLE)).sum() / weight.sum())
 
 
 def _windows(x: Tensor, side: int) -> Tensor:
