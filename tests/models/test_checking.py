@@ -60,7 +60,8 @@ def test_belief() -> None:
     assert belief(0.3, 0.2) == 1 and belief(0.3, 0.0) == 0
     assert belief(0.3, 0.11) == pytest.approx(0.5)  # 0.11 − 0.6 is in the middle of −0.54 and −0.44
     assert belief(0.6, 0.71) == pytest.approx(0.25)
-    assert belief(0.05, -0.3) == 1  # what explains all is believed
+    assert belief(0.05, -0.1) == 1  # what explains all is believed
+    assert belief(0.05, -0.15) == pytest.approx(0.5) and belief(0.05, -0.2) == 0  # unless they part
 
 
 def test_motion_has_a_direction_and_a_lens_has_none() -> None:

@@ -46,7 +46,7 @@ PLAIN_AGREED = (-0.1, 0.1)
 PLAIN_DIRECTION = (1.17, 1.22)
 """The same for these values of `direction`: what is soft alike in all directions was out of focus."""
 
-PLAIN_SIDED = (0.062, 0.078)
+PLAIN_SIDED = (0.06, 0.17)
 """The same for these values of `sidedness`: what is given back alike to all was soft, not moved."""
 
 NOISE = (0.035, 0.02)

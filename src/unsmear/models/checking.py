@@ -21,6 +21,9 @@ BELIEF = (0.85, 0.35)
 AGREED = (-0.54, -0.44)
 """From 0 to 1 between these values of agreement − 2 · unexplained (docs/DEBLURRING.md)."""
 
+PARTED = (-0.2, -0.1)
+"""The same for these values of the agreement alone: whatever it explains, u goes the other way."""
+
 _STEEPNESS = 2.0  # how much more agreement is asked for where more is left unexplained
 _FAR = 0.01  # a move of ten times the root mean square without kernels is one too far
 _EXACT = 1e-9  # mean squared change by kernels that do not blur
@@ -74,7 +77,7 @@ def belief(unexplained: float, agreement: float | None = None) -> float:
     """
     believed = ramp(unexplained, *BELIEF)
     if agreement is not None:
-        believed *= ramp(agreement - _STEEPNESS * unexplained, *AGREED)
+        believed *= ramp(agreement - _STEEPNESS * unexplained, *AGREED) * ramp(agreement, *PARTED)
     return believed
 
 
