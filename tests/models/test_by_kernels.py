@@ -48,8 +48,10 @@ class Brightener(nn.Module):
     def __init__(self, more: float) -> None:
         super().__init__()
         self.more = nn.Parameter(torch.tensor(more))
+        self.calls = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
         return x + self.more
 
 
@@ -197,6 +199,20 @@ class Sharpener(nn.Module):
         high, wide = (side // 2 for side in self.sides)
         padded = F.pad(x, (wide, wide, high, high), mode="replicate")
         return x + self.times * (x - F.avg_pool2d(padded, self.sides, stride=1))
+
+
+@pytest.mark.parametrize("pixels", [1_000_000, 10_000])
+def test_a_photo_that_the_check_saw_whole_is_not_restored_again(pixels, sharp, known, monkeypatch) -> None:
+    find(known, monkeypatch)
+    for name, value in (("unexplained", 0.6), ("agreement", 0.0), ("direction", 1.3), ("sidedness", 0.5)):
+        monkeypatch.setattr(by_kernels, name, lambda *_, value=value: value)
+    monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", pixels)
+    photo, network = 0.8 * sharp, Brightener(0.1)
+    result = TensorPixels(torch.empty_like(photo))
+    plain = TiledRestorer(network, precision="fp32")
+    Deblurrer(TiledRestorer(Believer(), precision="fp32"), plain=plain).restore(TensorPixels(photo), result)
+    assert torch.allclose(result.values, photo + 0.05, atol=1e-6)  # half of what it changes
+    assert network.calls == (1 if photo[0].numel() <= pixels else 2)
 
 
 def test_what_is_soft_alike_in_all_directions_is_left_alone(sharp, known, monkeypatch) -> None:

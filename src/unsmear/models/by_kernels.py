@@ -134,11 +134,13 @@ class Deblurrer:
         believed, without, behind = 1.0, 0.0, source
         if self.network is not None and self.by_network:
             self.network.restore(GuidedPixels(source, field), target, progress=rest)
-            believed, without = self._checked(source, estimate.field, reduced_luma(target)[0])
+            believed, without, alone = self._checked(source, estimate.field, reduced_luma(target)[0])
             believed, without = calm * believed, calm * without
             if self.plain is not None and without > 0 and believed < 1:
-                behind = source.blank_like()
-                self.plain.restore(source, behind)
+                behind = alone
+                if (alone.height, alone.width) != (source.height, source.width):
+                    behind = source.blank_like()
+                    self.plain.restore(source, behind)
                 _draw_back(source, behind, without)
         elif self.network is not None:
             believed = _believed_by_copy(source, field, self.network) ** _CAREFUL
@@ -154,23 +156,24 @@ class Deblurrer:
         if believed < 1:
             _draw_back(behind, target, believed)
 
-    def _checked(self, source: Pixels, field: KernelField, restored: Tensor) -> tuple[float, float]:
-        """How far to believe what kernels made of a photo, given as its reduced luma, and how far to restore
-        without them what they do not explain."""
+    def _checked(
+        self, source: Pixels, field: KernelField, restored: Tensor
+    ) -> tuple[float, float, TensorPixels]:
+        """How far to believe what kernels made of a photo, given as its reduced luma; how far to restore
+        without them what they do not explain; and, where that was looked at, that reduced photo."""
         small, _ = reduced(source, ESTIMATE_PIXELS)
-        grey = luma(small)
+        grey, alone = luma(small), TensorPixels(torch.empty_like(small))
         left = unexplained(grey, field, restored)
         if self.plain is None or belief(left) == 0:
-            return belief(left), 0.0
-        alone = TensorPixels(torch.empty_like(small))
+            return belief(left), 0.0, alone
         self.plain.restore(TensorPixels(small), alone)
         without = luma(alone.values)
         agreed = agreement(grey, restored, without)
         if not self.fill:
-            return belief(left, agreed), 0.0
+            return belief(left, agreed), 0.0, alone
         share = ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
         share *= ramp(direction(grey), *PLAIN_DIRECTION) * ramp(sidedness(grey, without), *PLAIN_SIDED)
-        return belief(left, agreed), share
+        return belief(left, agreed), share, alone
 
 
 class Estimate(NamedTuple):
