@@ -160,7 +160,7 @@ class Deblurrer:
         self, source: Pixels, field: KernelField, restored: Tensor
     ) -> tuple[float, float, TensorPixels]:
         """How far to believe what kernels made of a photo, given as its reduced luma; how far to restore
-        without them what they do not explain; and, where that was looked at, that reduced photo."""
+        without them what they do not explain; and what that makes of the reduced photo, if it was tried."""
         small, _ = reduced(source, ESTIMATE_PIXELS)
         grey, alone = luma(small), TensorPixels(torch.empty_like(small))
         left = unexplained(grey, field, restored)
