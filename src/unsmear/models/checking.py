@@ -4,6 +4,9 @@ Two signs, each blind where the other sees. Blurred again by its kernels u must 
 where the picture lets them: a wall of upright lines explains an upright streak. And u must go, as far as that
 goes, where a network goes that knows no kernels and was trained on the squared error; its p is the mean of
 what the truth may be for this v, so that the truth itself has E⟨u − v, p − v⟩ = ‖p − v‖².
+
+And two signs that p undoes motion, which has a direction, and does not sharpen what was merely soft: one by
+the photo alone (`direction`), one by what p gives back to it (`sidedness`).
 """
 
 import math
