@@ -1,5 +1,7 @@
 """Tiled = untiled where it must, and what the memory decides."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,15 @@ def test_peak_bytes_counts_what_lives() -> None:
 
     x = torch.zeros(1000)
     assert memory.peak_bytes(Chain(), x) in range(3 * 4000, 4 * 4000 + 1)
+
+
+def test_peak_bytes_loads_no_compiler() -> None:
+    program = (
+        "import sys, torch; from unsmear.models.memory import peak_bytes; "
+        "peak_bytes(torch.nn.Linear(2, 2), torch.zeros(1, 2)); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_memory_limit_of_a_control_group(tmp_path: Path) -> None:
