@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from unsmear.basis.kernels import camera_shake, defocus, linear_motion
 from unsmear.blurring import blur
 from unsmear.estimation.field import KernelField
-from unsmear.models.checking import agreement, belief, direction, sidedness, unexplained
+from unsmear.models.checking import agreement, belief, direction, sidedness, unclipped, unexplained
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,25 @@ def test_right_kernels_explain_and_wrong_ones_do_not(grey, truth, kernel) -> Non
     one = torch.zeros(3, 3)
     one[1, 1] = 1
     assert unexplained(grey, KernelField.uniform(one), truth) == 0
+
+
+def test_lamps_beyond_the_brightest_value_do_not_speak_against_right_kernels(truth, kernel) -> None:
+    """The law: v = min(k ∗ s, 1) is k ∗ min(s, 1) but where kernels reach something clipped."""
+    scene = 0.9 * truth
+    scene[20:24, 30:34] = scene[150:153, 90:94] = 40.0
+    photo = blur(scene[None], kernel[None], torch.ones(1, *truth.shape)).clamp(max=1).expand(3, -1, -1)
+    known, turned = KernelField.uniform(kernel), KernelField.uniform(kernel.rot90())
+    seen = unclipped(photo, known.reach)
+    assert 0.7 < seen.mean() < 0.95
+    assert unexplained(photo[0], known, scene.clamp(max=1)) > 0.3
+    assert unexplained(photo[0], known, scene.clamp(max=1), seen) < 1e-6
+    assert belief(unexplained(photo[0], turned, scene.clamp(max=1), seen)) == 0
+    away = torch.where(seen > 0, 0.0, 1.0)
+    p, u = photo[0] + 0.1, photo[0] + 0.1 - away  # of one mind but for the lamps
+    assert agreement(photo[0], u, p) < 0.5
+    assert agreement(photo[0], u, p, seen) == pytest.approx(1 / 1.01)
+    white = torch.where(torch.rand(truth.shape, generator=torch.Generator().manual_seed(1)) < 0.2, 0.0, 1.0)
+    assert unclipped(white.expand(3, -1, -1), 5).min() == 1  # print on white paper: all of it counts
 
 
 def test_the_truth_agrees_with_the_mean_of_what_it_may_be() -> None:

@@ -23,7 +23,16 @@ from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import filtered, guided_input
 from unsmear.estimation.noise import noise_level
 from unsmear.estimation.uniform import Search, restoration_cost, scattered, search
-from unsmear.models.checking import agreement, belief, blurred_again, direction, ramp, sidedness, unexplained
+from unsmear.models.checking import (
+    agreement,
+    belief,
+    blurred_again,
+    direction,
+    ramp,
+    sidedness,
+    unclipped,
+    unexplained,
+)
 from unsmear.models.judging import CELL, shares
 from unsmear.models.restoring import Precision
 from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
@@ -163,12 +172,13 @@ class Deblurrer:
         without them what they do not explain; and what that makes of the reduced photo, if it was tried."""
         small, _ = reduced(source, ESTIMATE_PIXELS)
         grey, alone = luma(small), TensorPixels(torch.empty_like(small))
-        left = unexplained(grey, field, restored)
+        seen = unclipped(small, field.reach)
+        left = unexplained(grey, field, restored, seen)
         if self.plain is None or belief(left) == 0:
             return belief(left), 0.0, alone
         self.plain.restore(TensorPixels(small), alone)
         without = luma(alone.values)
-        agreed = agreement(grey, restored, without)
+        agreed = agreement(grey, restored, without, seen)
         if not self.fill:
             return belief(left, agreed), 0.0, alone
         share = ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
@@ -277,7 +287,8 @@ def _believed_by_copy(source: Pixels, field: KernelField, network: TiledRestorer
     small, factor = reduced(source, JUDGED_PIXELS)
     restored, kernels = TensorPixels(torch.empty_like(small)), field.scaled(1 / factor)
     network.restore(GuidedPixels(TensorPixels(small), kernels), restored)
-    return belief(unexplained(luma(small), kernels, luma(restored.values)))
+    seen = unclipped(small, kernels.reach)
+    return belief(unexplained(luma(small), kernels, luma(restored.values), seen))
 
 
 def _promised(picture: Tensor, field: KernelField, judge: TiledRestorer) -> float:

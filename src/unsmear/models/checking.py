@@ -27,6 +27,10 @@ AGREED = (-0.54, -0.44)
 PARTED = (-0.2, -0.1)
 """The same for these values of the agreement alone: whatever it explains, u goes the other way."""
 
+CLIPPED = 0.97
+"""Values from here on are taken for clipped: compression and reducing spread what was at 1."""
+
+_MOST_CLIPPED = 0.5  # of a photo may be left out; where more is clipped, white is its paper or its sky
 _STEEPNESS = 2.0  # how much more agreement is asked for where more is left unexplained
 _FAR = 0.01  # a move of ten times the root mean square without kernels is one too far
 _EXACT = 1e-9  # mean squared change by kernels that do not blur
@@ -37,7 +41,24 @@ _LITTLE = 1e-4  # of lost, which is nothing
 _EDGE = 8  # pixels beside the kernel's reach that are left out at the border
 
 
-def unexplained(grey: Tensor, field: KernelField, restored: Tensor) -> float:
+def unclipped(picture: Tensor, reach: int) -> Tensor:
+    """Where a photo can be held against kernels: 1, and 0 where the sensor was at its limit, (h, w).
+
+    A lamp is brighter than the brightest value, and so is its streak in the middle: no picture of values in
+    [0, 1] blurred gives that, whatever the kernel. That is so as far around as kernels reach. Where this is
+    more than half of the photo nothing is left out.
+
+    Args:
+        picture: v, (3, h, w), sRGB in [0, 1].
+        reach: how far kernels reach, in pixels.
+    """
+    clipped = (picture.amax(0) >= CLIPPED).float()[None, None]
+    near = F.max_pool2d(clipped, (2 * reach + 1, 1), 1, (reach, 0))
+    seen = 1 - F.max_pool2d(near, (1, 2 * reach + 1), 1, (0, reach))[0, 0]
+    return seen if float(seen.mean()) >= _MOST_CLIPPED else torch.ones_like(seen)
+
+
+def unexplained(grey: Tensor, field: KernelField, restored: Tensor, seen: Tensor | None = None) -> float:
     """How much of a photo the restored one does not give back when it is blurred again, 0 to about 1.
 
     ‖k ∗ u − v‖² / ‖k ∗ v − v‖² of the luma, a border left out: 0 where u, blurred, is the photo v, and 1
@@ -47,15 +68,19 @@ def unexplained(grey: Tensor, field: KernelField, restored: Tensor) -> float:
         grey: v, (h, w), the photo's luma at the size of the kernels.
         field: the kernels.
         restored: u, (h, w), the luma of the restored photo, reduced as v is.
+        seen: (h, w), 1 for the pixels that count, by `unclipped`, and 0; None: all.
     """
     height, width = grey.shape
     edge = min(field.reach + _EDGE, height // 4, width // 4)
     inside = (slice(edge, height - edge), slice(edge, width - edge))
-    errors = [float((blurred_again(x, field) - grey)[inside].square().mean()) for x in (restored, grey)]
-    return errors[0] / errors[1] if errors[1] > _EXACT else 0.0
+    weight = torch.ones_like(grey) if seen is None else seen
+    left, moved = (
+        float(((blurred_again(x, field) - grey).square() * weight)[inside].mean()) for x in (restored, grey)
+    )
+    return left / moved if moved > _EXACT else 0.0
 
 
-def agreement(grey: Tensor, restored: Tensor, without: Tensor) -> float:
+def agreement(grey: Tensor, restored: Tensor, without: Tensor, seen: Tensor | None = None) -> float:
     """How far what was restored by kernels goes the way of what was restored without: 1 and more, all of it.
 
     ⟨u − v, p − v⟩ / (‖p − v‖² + 0.01 ‖u − v‖²) of the luma. About 1 for right kernels, which may go further;
@@ -65,8 +90,11 @@ def agreement(grey: Tensor, restored: Tensor, without: Tensor) -> float:
         grey: v, (h, w), the photo's luma.
         restored: u, by kernels.
         without: p, by a network that is shown no kernels.
+        seen: (h, w), 1 for the pixels that count, by `unclipped`, and 0; None: all.
     """
     moved, other = restored - grey, without - grey
+    if seen is not None:
+        moved, other = moved * seen, other * seen
     power = float(other.square().mean()) + _FAR * float(moved.square().mean())
     return float((moved * other).mean()) / power if power > 0 else 0.0
 
