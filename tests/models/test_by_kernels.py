@@ -170,6 +170,7 @@ def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(
     ):
         monkeypatch.setattr(by_kernels, "unexplained", lambda *_, left=left: left)
         monkeypatch.setattr(by_kernels, "agreement", lambda *_, agreed=agreed: agreed)
+        monkeypatch.setattr(by_kernels, "trace", lambda *_: 0.0)
         monkeypatch.setattr(by_kernels, "direction", lambda _: 1.3)
         monkeypatch.setattr(by_kernels, "sidedness", lambda *_: 0.5)
         values, said = restored(Believer())

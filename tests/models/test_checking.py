@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from unsmear.basis.kernels import camera_shake, defocus, linear_motion
 from unsmear.blurring import blur
 from unsmear.estimation.field import KernelField
-from unsmear.models.checking import agreement, belief, direction, sidedness, unclipped, unexplained
+from unsmear.models.checking import agreement, belief, direction, sidedness, trace, unclipped, unexplained
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +74,50 @@ def test_far_where_nothing_is_to_be_restored_is_no_agreement() -> None:
     assert agreement(v, 100 * way, way) < 1.0
 
 
+def cloudy(rows: float, columns: float, seed: int = 4) -> torch.Tensor:
+    """Noise with as much in each octave, so many times longer down and to the right."""
+    noise = torch.randn(300, 400, generator=torch.Generator().manual_seed(seed))
+    down, right = torch.fft.fftfreq(300)[:, None] * rows, torch.fft.rfftfreq(400) * columns
+    cloud = torch.fft.irfft2(
+        torch.fft.rfft2(noise) / torch.hypot(down, right).clamp_min(0.01) ** 1.5, s=(300, 400)
+    )
+    return (cloud - cloud.min()) / (cloud.max() - cloud.min())
+
+
+def test_motion_leaves_its_trace_along_its_path_alone() -> None:
+    picture = cloudy(1, 1)
+    path = torch.from_numpy(linear_motion(9, 30))
+    moved = blur(picture[None], path[None], torch.ones(1, *picture.shape))[0]
+    right, wrong = KernelField.uniform(path), KernelField.uniform(path.rot90())
+    assert abs(trace(picture, right)) < 0.05 and abs(trace(picture, wrong)) < 0.05
+    assert trace(moved, right) > 0.2
+    assert trace(moved, wrong) == -0.2
+    disc = torch.from_numpy(defocus(4))
+    soft = blur(picture[None], disc[None], torch.ones(1, *picture.shape))[0]
+    assert abs(trace(soft, right)) < 0.1  # out of focus: as much is missing across
+    assert trace(moved, KernelField.uniform(disc)) == pytest.approx(0, abs=0.3)  # a disc has no path
+    both = KernelField(
+        torch.stack([path, path.rot90()]), np.array([0.0, 299.0]), np.array([0.0, 399.0]),
+        torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]]), apart=True,
+    )  # fmt: skip
+    assert trace(moved, right) > trace(moved, both) + 0.1
+    assert trace(moved[:60], right) == 0  # too small
+
+
+def test_lines_along_the_path_are_no_trace_of_motion() -> None:
+    lines = cloudy(6, 1)  # run down
+    down = KernelField.uniform(torch.from_numpy(linear_motion(9, 90)))
+    across = KernelField.uniform(torch.from_numpy(linear_motion(9, 0)))
+    assert trace(lines, down) < 0
+    assert abs(trace(lines, across)) < 0.06
+
+
 def test_belief() -> None:
     assert belief(0.2) == 1 and belief(0.6) == pytest.approx(0.5) and belief(0.9) == 0
     assert belief(0.3, 0.2) == 1 and belief(0.3, 0.0) == 0
-    assert belief(0.3, 0.11) == pytest.approx(0.5)  # 0.11 − 0.6 is in the middle of −0.54 and −0.44
-    assert belief(0.6, 0.71) == pytest.approx(0.25)
+    assert belief(0.3, 0.135) == pytest.approx(0.5)  # 0.135 − 0.6 is in the middle of −0.5 and −0.43
+    assert belief(0.3, 0.035, 0.1) == pytest.approx(0.5) and belief(0.3, 0.2, -0.2) == 0
+    assert belief(0.6, 0.735) == pytest.approx(0.25)
     assert belief(0.05, -0.1) == 1  # what explains all is believed
     assert belief(0.05, -0.15) == pytest.approx(0.5) and belief(0.05, -0.2) == 0  # unless they part
 

@@ -30,6 +30,7 @@ from unsmear.models.checking import (
     direction,
     ramp,
     sidedness,
+    trace,
     unclipped,
     unexplained,
 )
@@ -179,11 +180,12 @@ class Deblurrer:
         self.plain.restore(TensorPixels(small), alone)
         without = luma(alone.values)
         agreed = agreement(grey, restored, without, seen)
+        believed = belief(left, agreed, trace(grey, field))
         if not self.fill:
-            return belief(left, agreed), 0.0, alone
+            return believed, 0.0, alone
         share = ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
         share *= ramp(direction(grey), *PLAIN_DIRECTION) * ramp(sidedness(grey, without), *PLAIN_SIDED)
-        return belief(left, agreed), share, alone
+        return believed, share, alone
 
 
 class Estimate(NamedTuple):

@@ -1,9 +1,10 @@
 """How far to believe what estimated kernels make of a photo: v the photo, u what was restored by kernels.
 
-Two signs, each blind where the other sees. Blurred again by its kernels u must be v, which wrong kernels pass
+Three signs, each blind where others see. Blurred again by its kernels u must be v, which wrong kernels pass
 where the picture lets them: a wall of upright lines explains an upright streak. And u must go, as far as that
 goes, where a network goes that knows no kernels and was trained on the squared error; its p is the mean of
-what the truth may be for this v, so that the truth itself has E⟨u − v, p − v⟩ = ‖p − v‖².
+what the truth may be for this v, so that the truth itself has E⟨u − v, p − v⟩ = ‖p − v‖². And motion along
+the kernels' paths must have left its trace: fine detail is missing along them that coarse detail promises.
 
 And two signs that p undoes motion, which has a direction, and does not sharpen what was merely soft: one by
 the photo alone (`direction`), one by what p gives back to it (`sidedness`).
@@ -21,8 +22,8 @@ from unsmear.estimation.field import KernelField
 BELIEF = (0.85, 0.35)
 """From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
 
-AGREED = (-0.54, -0.44)
-"""From 0 to 1 between these values of agreement − 2 · unexplained (docs/DEBLURRING.md)."""
+AGREED = (-0.50, -0.43)
+"""From 0 to 1 between these values of agreement − 2 · unexplained + trace (docs/DEBLURRING.md)."""
 
 PARTED = (-0.2, -0.1)
 """The same for these values of the agreement alone: whatever it explains, u goes the other way."""
@@ -32,6 +33,9 @@ CLIPPED = 0.97
 
 _MOST_CLIPPED = 0.5  # of a photo may be left out; where more is clipped, white is its paper or its sky
 _STEEPNESS = 2.0  # how much more agreement is asked for where more is left unexplained
+_FINE, _COARSE = 1.0, 8.0  # standard deviations that a photo is smoothed by for its trace, in pixels
+_LINES = 0.15  # of how far coarse lines run along the paths, which they would explain for nothing
+_LEAST_TRACE = -0.2  # long blur, in small pictures, reaches what is taken for coarse
 _FAR = 0.01  # a move of ten times the root mean square without kernels is one too far
 _EXACT = 1e-9  # mean squared change by kernels that do not blur
 _CELL, _WINDOW = 8, 7  # pixels of a cell's side, cells of a window's
@@ -99,16 +103,39 @@ def agreement(grey: Tensor, restored: Tensor, without: Tensor, seen: Tensor | No
     return float((moved * other).mean()) / power if power > 0 else 0.0
 
 
-def belief(unexplained: float, agreement: float | None = None) -> float:
+def trace(grey: Tensor, field: KernelField) -> float:
+    """How much of a photo's fine detail is missing along its kernels' paths and not across: −0.2 to about 1.
+
+    With g the photo's gradient after a Gaussian of σ pixels, along and across the long axis of the kernel at
+    each place, weighted by how elongated that is,
+
+        A(σ) = Σ (g⊥² − g∥²) / Σ (g⊥² + g∥²)        and        A(1) − A(8) − 0.15 max(A(8), 0)
+
+    Motion takes fine detail along its path: A(1) is above A(8). Which way the photo's own lines run changes
+    both alike, and where they run along the path, A(8) > 0, that is held against kernels: lines explain a
+    streak along them for nothing. 0 for kernels that are as wide as long.
+
+    Args:
+        grey: v, (h, w), the photo's luma at the size of the kernels; 0 below 64 pixels.
+        field: the kernels.
+    """
+    if min(grey.shape) < 8 * _COARSE:
+        return 0.0
+    fine, coarse = (_across(_smoothed(grey, sigma), field) for sigma in (_FINE, _COARSE))
+    return max(fine - coarse - _LINES * max(coarse, 0.0), _LEAST_TRACE)
+
+
+def belief(unexplained: float, agreement: float | None = None, trace: float = 0.0) -> float:
     """How much of a restored photo to take, 0 to 1.
 
     Args:
         unexplained: the part that its kernels leave unexplained.
         agreement: with what is restored without kernels; None: not asked.
+        trace: that motion along the kernels' paths has left in the photo.
     """
     believed = ramp(unexplained, *BELIEF)
     if agreement is not None:
-        believed *= ramp(agreement - _STEEPNESS * unexplained, *AGREED) * ramp(agreement, *PARTED)
+        believed *= ramp(agreement - _STEEPNESS * unexplained + trace, *AGREED) * ramp(agreement, *PARTED)
     return believed
 
 
@@ -126,11 +153,7 @@ def direction(grey: Tensor) -> float:
     """
     if min(grey.shape) < 2 * _CELL:
         return 1.0
-    line = torch.exp(-torch.arange(-4.0, 5.0).square() / 2)
-    line /= line.sum()
-    padded = F.pad(grey[None, None], (4,) * 4, mode="reflect")
-    smooth = F.conv2d(F.conv2d(padded, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))[0, 0]
-    before, after = _directed(grey), _directed(smooth)
+    before, after = _directed(grey), _directed(_smoothed(grey, 1.0))
     sharpness = (before + _TINY) / (after + _TINY)
     right, falling, down, rising = sharpness
     pairs = torch.stack([right / down, falling / rising]).log().abs().amax(0)
@@ -179,6 +202,43 @@ def sidedness(grey: Tensor, without: Tensor) -> float:
     turns = torch.exp(2j * math.pi * (torch.arange(_SECTORS) + 0.5) / _SECTORS)
     amplitude = 2 * (lost * turns).mean(1).abs()
     return float((weight * amplitude.square() / (lost.abs().mean(1) + _LITTLE)).sum() / weight.sum())
+
+
+def _smoothed(x: Tensor, sigma: float) -> Tensor:
+    """A picture (h, w) after a Gaussian, mirrored at its border."""
+    reach = round(4 * sigma)
+    line = torch.exp(-torch.arange(-reach, reach + 1.0).square() / (2 * sigma**2))
+    line /= line.sum()
+    padded = F.pad(x[None, None], (reach,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))[0, 0]
+
+
+def _across(picture: Tensor, field: KernelField) -> float:
+    """A of `trace`, −1 to 1."""
+    height, width = picture.shape
+    down, right = picture.diff(dim=0)[:, :-1], picture.diff(dim=1)[:-1]
+    products = torch.stack([down * down, down * right, right * right])
+    masks = field.masks(rows=slice(0, height), columns=slice(0, width))
+    along = both = 0.0
+    for index, kernel in enumerate(field.kernels):
+        part = products if masks is None else products * masks[index, :-1, :-1]
+        axis, elongation = _long_axis(kernel)
+        moments = [float(x) * elongation for x in part.sum((1, 2))]
+        along += axis[0] ** 2 * moments[0] + 2 * axis[0] * axis[1] * moments[1] + axis[1] ** 2 * moments[2]
+        both += moments[0] + moments[2]
+    return 1 - 2 * along / both if both > 0 else 0.0
+
+
+def _long_axis(kernel: Tensor) -> tuple[tuple[float, float], float]:
+    """The direction (down, right) in which a kernel (K, K) is longest, and 1 − (width / length)²."""
+    kernel = kernel.double() / kernel.sum()
+    place = torch.arange(len(kernel), dtype=torch.float64)
+    taps = torch.stack(torch.meshgrid(place, place, indexing="ij"), -1)
+    from_centre = taps - torch.einsum("ij,ijx->x", kernel, taps)
+    spread = torch.einsum("ij,ijx,ijy->xy", kernel, from_centre, from_centre)
+    tap = torch.eye(2, dtype=torch.float64) / 12  # is a pixel wide
+    squares, axes = torch.linalg.eigh(spread + tap)
+    return (float(axes[0, 1]), float(axes[1, 1])), 1 - float(squares[0] / squares[1])
 
 
 def _windows(x: Tensor, side: int) -> Tensor:
