@@ -1,5 +1,6 @@
 """The command line: every command is a typed function that calls the library under the same names."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,6 +42,11 @@ app = typer.Typer(
 )
 
 
+def _say(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning as one sentence, without the line of code that it came from."""
+    typer.echo(f"unsmear: {message}", err=True)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from unsmear import __version__
@@ -56,6 +62,7 @@ def main(
     ] = False,
 ) -> None:
     """Take motion blur out of photographs, and make the networks that do so."""
+    warnings.showwarning = _say
 
 
 kernels = typer.Typer(
@@ -179,10 +186,13 @@ def deblur(
     ] = None,
     by: Annotated[
         Literal["auto", "network", "kernels"],
-        typer.Option(help="A network alone, estimated kernels alone, or what the network is made for."),
+        typer.Option(help="A network alone (--model), kernels alone (whatever the model), or both."),
     ] = "auto",
     fast: Annotated[
-        bool, typer.Option("--fast", help="Look for one blur in all of the photo, not for that of each part.")
+        bool,
+        typer.Option(
+            "--fast", help="Look for one blur in all of the photo, not for that of each part; less gain."
+        ),
     ] = False,
     format: Annotated[str | None, typer.Option(help='Suffix of the new files, such as "png".')] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC.")] = 95,

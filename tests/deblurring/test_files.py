@@ -102,6 +102,31 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"stopped at {tmp_path / 'in/b.png'}; the same command goes on. So far: 1 restored" in said
 
 
+class Same(Invert):
+    def forward(self, image: Tensor) -> Tensor:
+        return image
+
+
+def test_what_is_left_as_it_is_is_copied_byte_for_byte(tmp_path: Path) -> None:
+    make(tmp_path / "a.jpg")
+    with (tmp_path / "a.jpg").open("ab") as file:
+        file.write(b"what another encoder would not write")
+    summary = deblur_files([tmp_path / "a.jpg"], tmp_path / "out", model=Same(), quality=50)
+    assert (tmp_path / "out/a.jpg").read_bytes() == (tmp_path / "a.jpg").read_bytes()
+    assert files(tmp_path / "out") == ["a.jpg"]
+    assert summary.restored[0].untouched and str(summary) == "0 restored, 1 left as it is"
+    deblur_files([tmp_path / "a.jpg"], tmp_path / "out", model=Same(), format="png")  # another format
+    assert np.array_equal(read_photo(tmp_path / "out/a.png").pixels, read_photo(tmp_path / "a.jpg").pixels)
+    before = (tmp_path / "out/a.jpg").read_bytes()
+    make(tmp_path / "b.jpg")
+    assert deblur_files([tmp_path / "b.jpg"], tmp_path / "out/a.jpg", model=Same()).skipped
+    assert (tmp_path / "out/a.jpg").read_bytes() == before
+    summary = deblur_files([tmp_path / "b.jpg"], tmp_path / "out/a.jpg", model=Same(), overwrite=True)
+    assert (tmp_path / "out/a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
+    summary = deblur_files([tmp_path / "b.jpg"], tmp_path / "out", model=Invert())
+    assert not summary.restored[0].untouched and str(summary) == "1 restored"
+
+
 def test_a_bad_file_is_named_and_the_rest_done(tmp_path: Path) -> None:
     make(tmp_path / "in/a.png", tmp_path / "in/z.png")
     (tmp_path / "in/cut.png").write_bytes((tmp_path / "in/a.png").read_bytes()[:200])

@@ -126,7 +126,7 @@ def test_what_explains_nothing_is_not_taken(shaken, known, monkeypatch) -> None:
         parts: list[float] = []
         deblurrer.restore(TensorPixels(shaken), result, progress=parts.append)
         assert deblurrer.said.startswith(
-            "blur of up to 21 pixels" if believed else "the blur that was found does not"
+            "blur of up to 14 pixels" if believed else "the blur that was found does not"
         )
         assert torch.allclose(result.values, shaken, atol=1e-3) is not believed  # halves in between
         assert sum(parts) == pytest.approx(1)

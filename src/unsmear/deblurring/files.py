@@ -22,7 +22,15 @@ from unsmear.errors import PhotoError, UnsmearError, UnwritablePhoto
 from unsmear.models.checkpoints import find_checkpoint
 from unsmear.models.restoring import Precision
 from unsmear.models.tiling import STATISTICS, Statistics
-from unsmear.photo import PHOTO_SUFFIXES, Photo, check_target, find_photos, read_photo, write_photo
+from unsmear.photo import (
+    PHOTO_SUFFIXES,
+    Photo,
+    check_target,
+    copy_photo,
+    find_photos,
+    read_photo,
+    write_photo,
+)
 from unsmear.writable import make_writable
 
 BESIDE = "-before-after"
@@ -42,7 +50,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Restored:
-    """A photo that was restored.
+    """A photo that was restored, or that there was nothing to restore in.
 
     Attributes:
         job: its files.
@@ -50,6 +58,7 @@ class Restored:
         seconds: from reading to written.
         gradient_energy_ratio: after over before, see `gradient_energy`; NaN for a photo without any gradient.
         said: what was found in the photo, in a few words; "" where nothing was looked for.
+        untouched: whether every pixel is what it was.
     """
 
     job: Job
@@ -57,6 +66,7 @@ class Restored:
     seconds: float
     gradient_energy_ratio: float
     said: str = ""
+    untouched: bool = False
 
     def __str__(self) -> str:
         """One line."""
@@ -69,7 +79,7 @@ class Restored:
 
 @dataclass
 class Summary:
-    """What a run did: photos restored, photos found finished, and (path, message) of those that failed."""
+    """What a run did: photos gone through, photos found finished, (path, message) of those that failed."""
 
     restored: list[Restored] = field(default_factory=list)
     skipped: list[Job] = field(default_factory=list)
@@ -77,7 +87,10 @@ class Summary:
 
     def __str__(self) -> str:
         """Give the numbers, and a line for every failure."""
-        parts = [f"{len(self.restored)} restored"]
+        untouched = sum(done.untouched for done in self.restored)
+        parts = [f"{len(self.restored) - untouched} restored"]
+        if untouched:
+            parts.append(f"{untouched} left as {'it is' if untouched == 1 else 'they are'}")
         if len(self.skipped) == 1:
             parts.append(f"1 there already: {self.skipped[0].target} (--overwrite makes it again)")
         elif self.skipped:
@@ -111,7 +124,8 @@ def deblur_files(
         output: a folder, which is made if it is missing; for a single file also the name of the new file.
         model, device, precision, statistics, tile, by, fast: as for `deblur`; the network is loaded once.
         format: suffix of the new files ("png"); as the input's if not given.
-        quality: of formats that lose something, 1 to 100.
+        quality: of formats that lose something, 1 to 100. A photo in which there is nothing to restore is
+            copied byte for byte where its format stays.
         overwrite: make photos again that are there already.
         side_by_side: also write NAME-before-after.jpg next to each new file (NAME.SUFFIX-before-after.jpg
             where two new files differ in the suffix only).
@@ -265,11 +279,15 @@ def _restore_file(
     megapixels = before.height * before.width / 1e6
     after = before.blank_like()
     make_writable(job.target.parent, UnwritablePhoto)
-    check_target(after, job.target, overwrite=overwrite)
+    format = check_target(after, job.target, overwrite=overwrite)
     restorer.restore(before, after, progress=lambda part: progress(part, part * megapixels))
     if side_by_side:  # first: a target that is there means that all is done
         write_side_by_side(before, after, job.beside)
-    write_photo(after, job.target, overwrite=overwrite, quality=quality)
+    untouched = np.array_equal(before.pixels, after.pixels)
+    if untouched and format == before.format:
+        copy_photo(job.source, job.target, overwrite=overwrite)
+    else:
+        write_photo(after, job.target, overwrite=overwrite, quality=quality)
     old, new = gradient_energy(before), gradient_energy(after)
     return Restored(
         job,
@@ -277,6 +295,7 @@ def _restore_file(
         time.perf_counter() - start,
         new / old if old else float("nan"),
         getattr(restorer, "said", ""),
+        untouched,
     )
 
 

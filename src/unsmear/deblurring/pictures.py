@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unsmear.errors import ModelError
+from unsmear.errors import ModelError, UnreadablePhoto
 from unsmear.models.by_kernels import PLAIN_MODEL, Deblurrer
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.restoring import Precision, find_device, image_channels
@@ -168,9 +168,22 @@ def _restored_tensor(restorer: Restorer, images: Tensor) -> Tensor:
 
 def _restored_array(restorer: Restorer, array: NDArray[Any]) -> NDArray[Any]:
     pixels = array[..., None] if array.ndim == 2 else array
+    kinds = array.dtype.kind == "f" or array.dtype in (np.uint8, np.uint16)
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape or not kinds:
+        hint = ""
+        if kinds and array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            hint = "; channels come last: array.transpose(1, 2, 0)"
+        raise UnreadablePhoto(
+            "expected an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or floats in [0, 1], "
+            f"got {array.shape} of {array.dtype}{hint}"
+        )
     if array.dtype.kind != "f":
         return _restored_photo(restorer, Photo(pixels=pixels)).pixels.reshape(array.shape)
-    Photo(pixels=np.broadcast_to(np.uint8(0), pixels.shape))  # raises where the shape is no picture's
+    if not np.isnan(array).any() and not 0 <= array.min() <= array.max() <= 1:
+        raise ValueError(
+            f"expected an array of floats in [0, 1], got {array.min():.4g} to {array.max():.4g}; "
+            "divide 8-bit values by 255"
+        )
     colours = 1 if pixels.shape[2] < 3 else 3
     channels = torch.from_numpy(np.ascontiguousarray(pixels[..., :colours].transpose(2, 0, 1)))
     restored = _restored_tensor(restorer, channels.expand(3, -1, -1).contiguous())

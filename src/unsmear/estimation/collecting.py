@@ -99,7 +99,7 @@ class CollectReport:
         """Give the numbers, and a line for every failure."""
         total = self.estimated + self.present
         lines = [
-            f"{total} photographs: motion blur in {self.verdicts['motion']}, "
+            f"{total} photograph{'' if total == 1 else 's'}: motion blur in {self.verdicts['motion']}, "
             f"none in {self.verdicts['none']}, cannot tell in {self.verdicts['unknown']}"
             + (f"; {self.present} were in the journal" if self.present else "")
             + (f"; {self.seconds / self.estimated:.1f} s each" if self.estimated else ""),
@@ -160,7 +160,9 @@ def collect_bank(
     if output.suffix != ".safetensors" or output.is_dir():
         raise KernelError(f"the bank {output} is no file name that ends in .safetensors")
     if output.exists() and not overwrite:
-        raise KernelError(f"{output} is there already; name another file, or ask to overwrite it")
+        raise KernelError(
+            f"{output} is there already; name another file, or ask for --overwrite (overwrite=True)"
+        )
     photos = _photographs(inputs)
     report = CollectReport()
     started = time.monotonic()

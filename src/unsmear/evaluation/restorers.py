@@ -52,6 +52,7 @@ def find_restorer(
         return _folder_of_results(Path(model), pairs, crop)
     from unsmear.models.checkpoints import load_checkpoint
 
+    check_source(model)
     network = load_checkpoint(model)
     return _network(network, str(model), str(find_device(device)))
 
@@ -91,6 +92,12 @@ def _network(network: nn.Module, name: str, device: str) -> Restorer:
         "header": getattr(network, "header", None),
     }
     return Restorer(run, about)
+
+
+def check_source(source: str | Path) -> None:
+    """Refuse a path, not a network's name, where there is nothing. Raises EvaluationError."""
+    if len(Path(source).parts) > 1 and not Path(source).exists():
+        raise EvaluationError(f"{source}: there is no such folder of results, and no such checkpoint file")
 
 
 def companion(network: nn.Module) -> nn.Module | None:

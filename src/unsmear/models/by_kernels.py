@@ -22,6 +22,7 @@ from unsmear.estimation.deconvolution import WEIGHT, deconvolve
 from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import filtered, guided_input
 from unsmear.estimation.noise import noise_level
+from unsmear.estimation.photograph import shape_of
 from unsmear.estimation.uniform import Search, restoration_cost, scattered, search
 from unsmear.models.checking import (
     agreement,
@@ -73,6 +74,7 @@ _TV_TILE = 1024
 _COST_WEIGHT = 1e-2  # of the filter by whose results a kernel for all and the camera's kernels are compared
 _MOST_KERNELS = 4  # are refined, the others' places shared among them
 _LEAST_SHARE = 0.04  # of the photo; below a kernel is not taken
+_SEEN_SHARE = 0.1  # of the photo; below a kernel's length is not reported
 _MORE = 1.25  # the whole picture's kernel must promise so much more than those of areas
 _CLEARLY = 0.995  # the camera's must be better by this: what else it finds are errors (docs/ESTIMATION.md)
 
@@ -136,7 +138,7 @@ class Deblurrer:
             return
         field = estimate.field.scaled(estimate.factor)
         turning = "" if field.is_uniform else ", not the same everywhere"
-        self.said = f"blur of up to {2 * field.reach + 1} pixels{turning}"
+        self.said = f"blur of up to {_longest(field)} pixels{turning}"
 
         def rest(part: float) -> None:
             progress((1 - _SHARE) * part)
@@ -272,6 +274,15 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
         return None
     parts = parts[paths] / parts[paths].sum(0)
     return _shared([found[kept[place]].kernel for place in paths], parts, CELL * scale)
+
+
+def _longest(field: KernelField) -> int:
+    """The length of the longest kernel that has a tenth of the photo, in pixels."""
+    lengths = [shape_of(kernel).length for kernel in field.kernels]
+    if field.shares is not None:
+        parts = field.shares.mean((1, 2)).tolist()
+        lengths = [x for x, part in zip(lengths, parts, strict=True) if part >= _SEEN_SHARE] or lengths
+    return max(1, round(max(lengths)))
 
 
 def _shared(kernels: list[Tensor], parts: Tensor, cell: float) -> KernelField:

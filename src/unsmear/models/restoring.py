@@ -69,7 +69,8 @@ def find_device(device: str) -> torch.device:
         ImportError,
     ) as error:  # PyTorch asserts that it was built with CUDA
         raise ModelError(
-            f"device: {device!r} is not here ({str(error).splitlines()[0]}); try 'cpu'"
+            f"device: {device!r} is not here ({str(error).splitlines()[0][:80]}); try 'cpu', or 'cuda' where "
+            "PyTorch sees a GPU"
         ) from error
     return torch.device(device)
 

@@ -21,13 +21,14 @@ import pyvips
 from unsmear.photo.formats import PHOTO_SUFFIXES
 from unsmear.photo.pixels import Photo
 from unsmear.photo.reading import MAX_PIXELS, find_photos, read_photo
-from unsmear.photo.writing import check_target, write_photo
+from unsmear.photo.writing import check_target, copy_photo, write_photo
 
 __all__ = [
     "MAX_PIXELS",
     "PHOTO_SUFFIXES",
     "Photo",
     "check_target",
+    "copy_photo",
     "find_photos",
     "read_photo",
     "write_photo",

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ from unsmear.photo.formats import PHOTO_SUFFIXES, format_of_suffix
 from unsmear.photo.pixels import Photo
 
 _LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383, "avif": 16_384, "heic": 16_384}
+_EXISTS = "the file exists already; choose another name or ask for --overwrite (overwrite=True)"
 _SCREEN_RESOLUTION = 72 / 25.4  # pixels per millimetre: what EXIF prescribes where it is unknown
 _KEEP_EXIF, _KEEP_THE_REST = 1, 2 | 4 | 8 | 16  # VipsForeignKeep: XMP, IPTC, ICC, other
 
@@ -50,19 +52,46 @@ def write_photo(
             permission, no such folder, disk full.
     """
     path = Path(path)
+    format = check_target(photo, path, overwrite=overwrite)
     try:
-        format = check_target(photo, path, overwrite=overwrite)
-        part = path.with_name(f".unsmear-{secrets.token_hex(6)}.part")
-        try:
-            with part.open("x+b") as file:
-                _encode(photo, file, format, quality)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        _put(path, lambda file: _encode(photo, file, format, quality))
     except OSError as error:
         raise UnwritablePhoto(f"Cannot write {path}: {(error.strerror or str(error)).lower()}.") from error
     except (pyvips.Error, *heic.DAMAGE) as error:
         raise UnwritablePhoto(f"Cannot write {path}: the {format} encoder refused this picture.") from error
+
+
+def copy_photo(
+    source: str | os.PathLike[str], path: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
+    """Write a photograph's file under another name, byte for byte; it appears only when it is complete.
+
+    Raises:
+        UnwritablePhoto: the file exists, no permission, no such folder, disk full, or the source is gone.
+    """
+    source, path = Path(source), Path(path)
+    if os.path.lexists(path) and not overwrite:
+        raise UnwritablePhoto(f"Cannot write {path}: {_EXISTS}.")
+
+    def copy(file: BinaryIO) -> None:
+        with source.open("rb") as original:
+            shutil.copyfileobj(original, file)
+
+    try:
+        _put(path, copy)
+    except OSError as error:
+        raise UnwritablePhoto(f"Cannot write {path}: {(error.strerror or str(error)).lower()}.") from error
+
+
+def _put(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file beside its place, and move it there when it is complete."""
+    part = path.with_name(f".unsmear-{secrets.token_hex(6)}.part")
+    try:
+        with part.open("x+b") as file:
+            write(file)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_target(photo: Photo, path: str | os.PathLike[str], *, overwrite: bool = False) -> str:
@@ -75,7 +104,7 @@ def check_target(photo: Photo, path: str | os.PathLike[str], *, overwrite: bool 
     format = format_of_suffix(path.suffix)
     problem = _problem(photo, format)
     if os.path.lexists(path) and not overwrite:
-        problem = "the file exists already; allow overwriting or choose another name"
+        problem = _EXISTS
     if problem or format is None:
         raise UnwritablePhoto(f"Cannot write {path}: {problem}.")
     return format

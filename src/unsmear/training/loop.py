@@ -61,13 +61,13 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
         place = find_place(recipe.device)
         stack.callback(place.close)
         stack.enter_context(_settings(recipe))
+        found, folder = find_data(recipe), RunFolder(recipe.run)
         if recipe.precision == "bf16" and native_precision(place.device) == "fp32":
             warnings.warn(
                 "precision: this processor does not multiply bf16 by itself, which makes it several times "
                 "slower than fp32; --set precision=fp32",
                 stacklevel=2,
             )
-        found, folder = find_data(recipe), RunFolder(recipe.run)
         model = _network(recipe, place)
         state = TrainingState.begin(recipe, model)
         data = data_facts(recipe, found)

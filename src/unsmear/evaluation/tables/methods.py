@@ -58,8 +58,9 @@ def _read_method(text: str) -> Method:
         return Method(label, source, "input")
     if Path(source).is_dir():
         return Method(label, source, "folder")
-    from unsmear.evaluation.restorers import companion, weights_sha256
+    from unsmear.evaluation.restorers import check_source, companion, weights_sha256
 
+    check_source(source)
     network = load_checkpoint(source)
     about = {
         "network": network.made_by if hasattr(network, "made_by") else type(network).__name__,
