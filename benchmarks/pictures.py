@@ -1,12 +1,15 @@
 """Before and after: a region of each photograph, blurred on the left, restored on the right.
 
     python benchmarks/pictures.py PHOTO... -o docs/pictures [--model MODEL] [--side 480] [--at ROW,COLUMN]
+    unsmear deblur RealBlur_J -o results
+    python benchmarks/pictures.py RealBlur_J/*.png -o FOLDER --restored results --side 300 --sheet ten.jpg
 
 The region is where the network changed most, at full size: a whole photograph made smaller hides its blur.
+With --restored the restored photographs are read, not made; with --sheet one picture holds them all, row by
+row in two columns.
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from unsmear import Photo, read_photo, write_photo
 from unsmear.deblurring import DEFAULT_MODEL
 
 GAP = 6  # white columns between the two
+ACROSS = 2  # in a row of a sheet
 STEP = 16  # pixels from one region that is tried to the next
 
 
@@ -43,23 +47,42 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--side", type=int, default=480, help="of the region, in pixels")
     parser.add_argument("--at", help="ROW,COLUMN of the region's corner, instead of where most changed")
+    parser.add_argument("--restored", type=Path, help="folder of photographs of the same names, restored")
+    parser.add_argument("--sheet", help="name of one picture for all")
+    parser.add_argument("--prefix", default="", help="of the names of the pictures")
     wanted = parser.parse_args()
     wanted.output.mkdir(parents=True, exist_ok=True)
+    made = []
     for path in wanted.photos:
         photo = read_photo(path)
-        started = time.perf_counter()
-        restored = unsmear.deblur(photo, model=wanted.model)
-        seconds = time.perf_counter() - started
+        if wanted.restored:
+            restored = read_photo(wanted.restored / path.name)
+        else:
+            restored = unsmear.deblur(photo, model=wanted.model)
         before, after = eight_bit_rgb(photo), eight_bit_rgb(restored)
         place = wanted.at and tuple(map(int, wanted.at.split(",")))
         row, column = place or where_most_changed(before, after, wanted.side)
         parts = [image[row : row + wanted.side, column : column + wanted.side] for image in (before, after)]
-        gap = np.full((parts[0].shape[0], GAP, 3), 255, np.uint8)
-        target = wanted.output / f"{path.stem}.jpg"
-        write_photo(Photo(pixels=np.hstack([parts[0], gap, parts[1]])), target, overwrite=True, quality=90)
-        print(
-            f"{target}: {photo.width}×{photo.height} in {seconds:.1f} s, region at row {row}, column {column}"
-        )
+        made.append(beside(parts, GAP))
+        if not wanted.sheet:
+            write(made[-1], wanted.output / f"{wanted.prefix}{path.stem}.jpg")
+        print(f"{path.stem}: {photo.width}×{photo.height}, region at row {row}, column {column}")
+    if wanted.sheet:
+        rows = [beside(made[index : index + ACROSS], 2 * GAP) for index in range(0, len(made), ACROSS)]
+        turned = beside([row.transpose(1, 0, 2) for row in rows], 2 * GAP)
+        write(turned.transpose(1, 0, 2), wanted.output / wanted.sheet)
+
+
+def beside(parts: list[NDArray[np.uint8]], gap: int) -> NDArray[np.uint8]:
+    """Pictures (H, W, 3) side by side on white, with so many white columns between them."""
+    height = max(len(part) for part in parts)
+    white = [np.full((height, gap, 3), 255, np.uint8)] * len(parts)
+    filled = [np.pad(p, ((0, height - len(p)), (0, 0), (0, 0)), constant_values=255) for p in parts]
+    return np.hstack([piece for pair in zip(filled, white, strict=True) for piece in pair][:-1])
+
+
+def write(pixels: NDArray[np.uint8], target: Path) -> None:
+    write_photo(Photo(pixels=np.ascontiguousarray(pixels)), target, overwrite=True, quality=90)
 
 
 if __name__ == "__main__":
