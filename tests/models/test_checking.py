@@ -115,9 +115,9 @@ def test_lines_along_the_path_are_no_trace_of_motion() -> None:
 def test_belief() -> None:
     assert belief(0.2) == 1 and belief(0.6) == pytest.approx(0.5) and belief(0.9) == 0
     assert belief(0.3, 0.2) == 1 and belief(0.3, 0.0) == 0
-    assert belief(0.3, 0.135) == pytest.approx(0.5)  # 0.135 − 0.6 is in the middle of −0.5 and −0.43
-    assert belief(0.3, 0.035, 0.1) == pytest.approx(0.5) and belief(0.3, 0.2, -0.2) == 0
-    assert belief(0.6, 0.735) == pytest.approx(0.25)
+    assert belief(0.3, 0.125) == pytest.approx(0.5)  # 0.125 − 0.6 is in the middle of −0.5 and −0.45
+    assert belief(0.3, 0.025, 0.1) == pytest.approx(0.5) and belief(0.3, 0.2, -0.2) == 0
+    assert belief(0.6, 0.725) == pytest.approx(0.25)
     assert belief(0.05, -0.1) == 1  # what explains all is believed
     assert belief(0.05, -0.15) == pytest.approx(0.5) and belief(0.05, -0.2) == 0  # unless they part
 

@@ -22,7 +22,7 @@ from unsmear.estimation.field import KernelField
 BELIEF = (0.85, 0.35)
 """From 0 to 1 between these parts of a photo that its kernels leave unexplained (docs/DEBLURRING.md)."""
 
-AGREED = (-0.50, -0.43)
+AGREED = (-0.50, -0.45)
 """From 0 to 1 between these values of agreement − 2 · unexplained + trace (docs/DEBLURRING.md)."""
 
 PARTED = (-0.2, -0.1)
