@@ -203,6 +203,10 @@ def deblur(
 ) -> None:
     """Take the motion blur out of photographs; what is finished is skipped, exit code 1 if one failed."""
     _prepare_process()
+    if not fast and (model == "guided-s" or by == "kernels"):
+        from unsmear.runtime import start_workers
+
+        start_workers("unsmear.estimation.candidates")
     from unsmear.deblurring import deblur_files
 
     summary = deblur_files(

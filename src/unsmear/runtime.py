@@ -1,11 +1,13 @@
 """The process that computes: memory kept from one large tensor to the next, threads, what there is to work
-with."""
+with, and processes that share its work."""
 
 import ctypes
 import os
+import signal
 import sys
 import threading
-from multiprocessing import parent_process
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import forkserver, get_all_start_methods, get_context, parent_process
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 """Numbers of glibc's mallopt (malloc.h)."""
@@ -27,6 +29,50 @@ def prepare_process() -> bool:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 * 2**20))
     return all([mallopt(name, value) == 1 for name, value in settings])
+
+
+_workers: ProcessPoolExecutor | None = None
+
+
+def start_workers(preload: str) -> None:
+    """Have a process a core at hand that shares the work on one photo; see `shared_workers`.
+
+    They are forked from a server of their own that loads the module `preload` meanwhile, and compute with one
+    thread each. For commands, not for a library inside another program. Without effect on one core, with
+    OMP_NUM_THREADS=1, and on Windows, where a process takes seconds to start.
+    """
+    global _workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    count = min(cores, int(asked)) if asked.isdecimal() else cores
+    if count < 2 or "forkserver" not in get_all_start_methods() or _workers is not None:
+        return
+    context = get_context("forkserver")
+    context.set_forkserver_preload([preload])
+    forkserver.ensure_running()  # it loads while this process does
+    _workers = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker)
+
+
+def shared_workers() -> ProcessPoolExecutor | None:
+    """Return the processes that `start_workers` has at hand; None: there are none, do the work here."""
+    return _workers
+
+
+def stop_workers() -> None:
+    """End them: what comes is done in this process."""
+    global _workers
+    workers, _workers = _workers, None
+    if workers is not None:
+        workers.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started it
+    prepare_process()
+    torch.set_num_threads(1)
+    end_with_parent()
 
 
 def end_with_parent() -> None:

@@ -1,12 +1,20 @@
+import os
+import subprocess
+import sys
+from concurrent.futures.process import BrokenProcessPool
+
 import numpy as np
 import pytest
 import skimage.data
 import torch
 
+from unsmear import runtime
 from unsmear.basis.kernels import camera_shake
 from unsmear.blurring import blur
 from unsmear.errors import KernelError
+from unsmear.estimation import candidates
 from unsmear.estimation.candidates import OVERLAP, areas, find_candidates
+from unsmear.estimation.uniform import Search
 
 
 @pytest.mark.parametrize("size", [(720, 1280), (800, 800), (1280, 720), (866, 1154), (200, 2000)])
@@ -62,3 +70,59 @@ def test_an_area_whose_kernel_went_astray_is_left_out(monkeypatch) -> None:
     monkeypatch.setattr(candidates, "Search", Found)
     found = find_candidates(torch.zeros(800, 800))
     assert len(found) == 4 and all(torch.equal(one.kernel, path) for one in found)
+
+
+@pytest.fixture(scope="module")
+def shaken() -> torch.Tensor:
+    picture = torch.from_numpy(skimage.data.camera()[:360, :]).float() / 255
+    picture = torch.cat([picture, picture.flip(1)], 1)[:, 100:900]
+    kernel = torch.from_numpy(camera_shake(np.random.default_rng(3), 11, length=7.0))
+    return blur(picture[None], kernel[None], torch.ones(1, *picture.shape))[0]
+
+
+def test_processes_that_share_the_work_find_the_same(shaken, tmp_path) -> None:
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core, or no Linux")
+    alone = find_candidates(shaken)
+    np.save(tmp_path / "grey.npy", shaken.numpy())
+    program = (
+        "import numpy, torch; from unsmear import runtime; "
+        "runtime.start_workers('unsmear.estimation.candidates'); "
+        "from unsmear.estimation.candidates import find_candidates; "
+        "assert runtime.shared_workers() is not None; "
+        "found = find_candidates(torch.from_numpy(numpy.load('grey.npy'))); "
+        "found[1].refine(1.0); "
+        "numpy.savez('found.npz', *[search.kernel.numpy() for search in found]); runtime.stop_workers()"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=environment)
+    found = list(np.load(tmp_path / "found.npz").values())
+    alone[1].refine(1.0)
+    assert len(found) == len(alone) > 1
+    for kernel, search in zip(found, alone, strict=True):
+        assert np.abs(kernel - search.kernel.numpy()).max() < 1e-3
+
+
+def test_without_them_where_one_is_killed(shaken, monkeypatch) -> None:
+    class Broken:
+        def map(self, *_) -> None:
+            raise BrokenProcessPool("killed")
+
+        def shutdown(self, **_) -> None:
+            ended.append(True)
+
+    ended: list[bool] = []
+    found = object.__new__(Search)
+    found.kernel = torch.eye(3) / 3
+    monkeypatch.setattr(candidates, "search", lambda *_, **__: found)
+    monkeypatch.setattr(runtime, "_workers", Broken())
+    assert find_candidates(shaken[:250, :250]) == [found]  # one piece: not asked
+    assert not ended
+    assert find_candidates(shaken) == [found] * (1 + len(areas(*shaken.shape)))
+    assert ended and runtime.shared_workers() is None
+
+
+def test_one_thread_is_one_process(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    runtime.start_workers("unsmear.estimation.candidates")
+    assert runtime.shared_workers() is None

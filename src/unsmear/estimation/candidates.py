@@ -7,11 +7,16 @@ right, and where, is for others to judge (models/judging.py), and those that are
 """
 
 import math
+from concurrent.futures.process import BrokenProcessPool
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unsmear.errors import KernelError
 from unsmear.estimation.uniform import Search, scattered, search
+from unsmear.runtime import shared_workers, stop_workers
 
 OVERLAP = 0.25
 """Part of an area that lies in its neighbour too."""
@@ -35,6 +40,8 @@ def areas(height: int, width: int) -> list[tuple[slice, slice]]:
 def find_candidates(grey: Tensor) -> list[Search]:
     """Look for the kernels of the whole picture, and of its areas, up to a coarse scale.
 
+    Each by itself, so processes share the work where a command has some (`unsmear.runtime.start_workers`).
+
     Args:
         grey: v, (H,W), values in [0, 1].
 
@@ -46,18 +53,35 @@ def find_candidates(grey: Tensor) -> list[Search]:
         KernelError: as by `unsmear.estimation.uniform.search` for the whole picture.
     """
     pieces = [grey, *(grey[rows, columns].contiguous() for rows, columns in areas(*grey.shape))]
-
-    def look(index: int) -> Search | KernelError:
-        try:
-            return search(grey) if index == 0 else search(pieces[index], coarse=_COARSE)
-        except KernelError as error:  # of one colour
-            return error
-
-    first, *others = [look(index) for index in range(len(pieces))]
+    scales = [None] + [_COARSE] * (len(pieces) - 1)
+    first, *others = _shared(pieces, scales) or map(_look, pieces, scales)
     if isinstance(first, KernelError):
         raise first
     paths = (found for found in others if isinstance(found, Search) and not scattered(found.kernel))
     return [first, *paths]
+
+
+def _look(grey: Tensor, coarse: int | None) -> Search | KernelError:
+    try:
+        return search(grey) if coarse is None else search(grey, coarse=coarse)
+    except KernelError as error:  # of one colour
+        return error
+
+
+def _look_apart(grey: NDArray[np.float32], coarse: int | None) -> Search | KernelError:
+    return _look(torch.from_numpy(grey), coarse)
+
+
+def _shared(pieces: list[Tensor], scales: list[int | None]) -> list[Search | KernelError]:
+    """What `_look` finds in each piece, by processes that share the work; nothing where there are none."""
+    workers = shared_workers()
+    if workers is None or len(pieces) == 1:
+        return []
+    try:
+        return list(workers.map(_look_apart, [piece.numpy() for piece in pieces], scales))
+    except BrokenProcessPool:  # one was killed, for memory most likely: do without
+        stop_workers()
+        return []
 
 
 def _spans(length: int, count: int) -> list[slice]:

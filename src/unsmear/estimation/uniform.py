@@ -21,7 +21,9 @@ Picture and kernel can be shifted against each other unseen; kernels are centred
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -163,6 +165,15 @@ class Search:
         self.kernel[_FIRST_SIZE // 2, _FIRST_SIZE // 2 : _FIRST_SIZE // 2 + 2] = 0.5
         self.scale = self.scales[-1]
         self.picture = self.latent = grey
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: tensors as arrays, copied, not shared."""
+        return {name: x.numpy() if isinstance(x, Tensor) else x for name, x in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what `__getstate__` gave."""
+        for name, x in state.items():
+            setattr(self, name, torch.from_numpy(x) if isinstance(x, np.ndarray) else x)
 
     def refine(self, stop: float) -> None:
         """Go on to the last scale that is not above `stop`, but at least to the first."""
