@@ -144,6 +144,7 @@ def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(
 ) -> None:
     find(known, monkeypatch)
     photo = 0.8 * sharp  # nothing is clipped
+    monkeypatch.setattr(by_kernels, "BOLD", (0.01, 0.0))  # never
 
     def restored(network: nn.Module, more: float = 0.05) -> tuple[torch.Tensor, str]:
         result = TensorPixels(torch.empty_like(photo))
@@ -200,6 +201,25 @@ class Sharpener(nn.Module):
         high, wide = (side // 2 for side in self.sides)
         padded = F.pad(x, (wide, wide, high, high), mode="replicate")
         return x + self.times * (x - F.avg_pool2d(padded, self.sides, stride=1))
+
+
+def test_what_is_explained_is_restored_more_boldly(sharp, known, monkeypatch) -> None:
+    find(known, monkeypatch)
+    photo = 0.8 * sharp
+    pixels = GuidedPixels(TensorPixels(photo), known)
+    calm = pixels.tensor(rows=slice(0, photo.shape[1]), columns=slice(0, photo.shape[2]))[6:].clamp(0, 1)
+    guided = TiledRestorer(Believer(), precision="fp32")
+    alone, result = (TensorPixels(torch.empty_like(photo)) for _ in range(2))
+    guided.restore(pixels, alone)
+    monkeypatch.setattr(by_kernels, "agreement", lambda *_: 2.0)
+    plain = TiledRestorer(Brightener(0.05), precision="fp32")
+    assert not torch.allclose(calm, alone.values, atol=0.05)
+    for left, part in ((0.1, 0.8), (sum(by_kernels.BOLD) / 2, 0.4)):
+        monkeypatch.setattr(by_kernels, "unexplained", lambda *_, left=left: left)
+        Deblurrer(guided, plain=plain).restore(TensorPixels(photo), result)
+        assert torch.allclose(result.values, torch.lerp(alone.values, calm, part), atol=1e-3), left
+        Deblurrer(guided, plain=plain, fill=False).restore(TensorPixels(photo), result)  # fast
+        assert torch.allclose(result.values, alone.values, atol=1e-3)
 
 
 @pytest.mark.parametrize("pixels", [1_000_000, 10_000])

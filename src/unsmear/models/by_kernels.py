@@ -60,9 +60,16 @@ PLAIN_DIRECTION = (1.17, 1.22)
 PLAIN_SIDED = (0.06, 0.17)
 """The same for these values of `sidedness`: what is given back alike to all was soft, not moved."""
 
+BOLD = (0.45, 0.2)
+"""The more of the photo is explained, from 0 to 1 between these unexplained parts, the more of total
+variation's picture, which the network was shown, is taken beside the network's: it is bolder, and right where
+the kernels are (docs/DEBLURRING.md)."""
+
 NOISE = (0.035, 0.02)
 """The same for these standard deviations of noise: with more, nothing is gained (docs/DEBLURRING.md)."""
 
+_BOLDEST = 0.8  # the most that is taken of total variation's picture
+_BOLD_TILE = 1536
 _CAREFUL = 2  # power of the belief for total variation, which goes further than the network, right or wrong
 _STRIP = 256  # rows of the photo that are made float at a time
 _SMALLEST = 16  # pixels of the shorter side; below, nothing can be told of a blur
@@ -146,8 +153,10 @@ class Deblurrer:
         believed, without, behind = 1.0, 0.0, source
         if self.network is not None and self.by_network:
             self.network.restore(GuidedPixels(source, field), target, progress=rest)
-            believed, without, alone = self._checked(source, estimate.field, reduced_luma(target)[0])
+            left, believed, without, alone = self._checked(source, estimate.field, reduced_luma(target)[0])
             believed, without = calm * believed, calm * without
+            if self.fill and believed > 0:
+                _embolden(source, field, target, _BOLDEST * ramp(left, *BOLD))
             if self.plain is not None and without > 0 and believed < 1:
                 behind = alone
                 if (alone.height, alone.width) != (source.height, source.width):
@@ -170,24 +179,25 @@ class Deblurrer:
 
     def _checked(
         self, source: Pixels, field: KernelField, restored: Tensor
-    ) -> tuple[float, float, TensorPixels]:
-        """How far to believe what kernels made of a photo, given as its reduced luma; how far to restore
-        without them what they do not explain; and what that makes of the reduced photo, if it was tried."""
+    ) -> tuple[float, float, float, TensorPixels]:
+        """What kernels leave unexplained of a photo; how far to believe what they made of it, given as its
+        reduced luma; how far to restore without them what they do not explain; and what that makes of the
+        reduced photo, if it was tried."""
         small, _ = reduced(source, ESTIMATE_PIXELS)
         grey, alone = luma(small), TensorPixels(torch.empty_like(small))
         seen = unclipped(small, field.reach)
         left = unexplained(grey, field, restored, seen)
         if self.plain is None or belief(left) == 0:
-            return belief(left), 0.0, alone
+            return left, belief(left), 0.0, alone
         self.plain.restore(TensorPixels(small), alone)
         without = luma(alone.values)
         agreed = agreement(grey, restored, without, seen)
         believed = belief(left, agreed, trace(grey, field))
         if not self.fill:
-            return believed, 0.0, alone
+            return left, believed, 0.0, alone
         share = ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
         share *= ramp(direction(grey), *PLAIN_DIRECTION) * ramp(sidedness(grey, without), *PLAIN_SIDED)
-        return believed, share, alone
+        return left, believed, share, alone
 
 
 class Estimate(NamedTuple):
@@ -396,6 +406,24 @@ class GuidedPixels:
     def blank_like(self) -> Pixels:
         """Return a blank photo, of three channels."""
         return self.source.blank_like()
+
+
+class _Shown(nn.Module):
+    """Of what a guided network is shown the last three channels, total variation's picture."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 9, H, W) to (N, 3, H, W)."""
+        return image[:, 6:]
+
+    image_channels = 9
+
+
+def _embolden(source: Pixels, field: KernelField, target: Pixels, part: float) -> None:
+    """Put u + part · (d − u) in the place of u, d being total variation's picture in a few steps."""
+    if part > 0:
+        calm = source.blank_like()
+        TiledRestorer(_Shown(), precision="fp32", tile=_BOLD_TILE).restore(GuidedPixels(source, field), calm)
+        _draw_back(calm, target, 1 - part)
 
 
 class _TotalVariation(TiledRestorer):
