@@ -77,8 +77,9 @@ def deblur(
             total variation (the guided network in the package says how far to believe them, and `model` is
             left aside); "auto" does both with a guided network, as the one in the package, where kernels do
             not explain the photo by `unet-s`, and has other networks restore by themselves.
-        fast: look for one blur in all of the photo, not also for those of its parts, and leave what it does
-            not explain as it is. A network that restores by itself is as fast without.
+        fast: look for one blur in all of the photo, not also for those of its parts, leave what it does not
+            explain as it is, and what it explains as the guided network made it. A network that restores by
+            itself is as fast without.
 
     Returns:
         the restored picture: a Photo for a path, otherwise what was given, with its type, shape, alpha and

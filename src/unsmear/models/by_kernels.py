@@ -104,8 +104,9 @@ class Deblurrer:
             time (docs/DEBLURRING.md).
         plain: restores without kernels, to hold the network's result against; None, or where total variation
             restores: that is not done.
-        fill: whether what kernels do not explain is restored by `plain`; otherwise it is left as it is, as
-            where total variation restores.
+        fill: whether what kernels do not explain is restored by `plain`, and what they do explain more boldly
+            (BOLD), for which the photo is filtered a second time; otherwise the one is left as it is, as
+            where total variation restores, and the other as the network made it.
         tile: side of the largest tile in pixels, for total variation.
 
     Attributes:
