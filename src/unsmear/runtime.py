@@ -6,8 +6,13 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, get_all_start_methods, get_context, parent_process
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 """Numbers of glibc's mallopt (malloc.h)."""
@@ -35,7 +40,7 @@ _workers: ProcessPoolExecutor | None = None
 
 
 def start_workers(preload: str) -> None:
-    """Have a process a core at hand that shares the work on one photo; see `shared_workers`.
+    """Have a process a core at hand that shares the work on one photo; see `shared_map`.
 
     They are forked from a server of their own that loads the module `preload` meanwhile, and compute with one
     thread each. For commands, not for a library inside another program. Without effect on one core, with
@@ -53,9 +58,19 @@ def start_workers(preload: str) -> None:
     _workers = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker)
 
 
-def shared_workers() -> ProcessPoolExecutor | None:
-    """Return the processes that `start_workers` has at hand; None: there are none, do the work here."""
-    return _workers
+def shared_map(function: Callable[..., Result], *columns: Sequence[Any]) -> list[Result]:
+    """Return [function(a, b, …) for a, b, … in columns], by the processes that `start_workers` has at hand.
+
+    Here, one after the other, where there are none, where there is one row only, and where a process was
+    killed, for memory most likely: then all of it is done again here, and so is what comes. Function,
+    arguments and results must be picklable, arrays rather than tensors, which would be shared and not copied.
+    """
+    if _workers is not None and len(columns[0]) > 1:
+        try:
+            return list(_workers.map(function, *columns))
+        except BrokenProcessPool:
+            stop_workers()
+    return list(map(function, *columns))
 
 
 def stop_workers() -> None:

@@ -4,7 +4,7 @@ import torch
 
 from unsmear.basis.kernels import camera_shake
 from unsmear.blurring import blur
-from unsmear.estimation.spectra import difference_power, fast_size, kernel_spectrum, periodic
+from unsmear.estimation.spectra import difference_power, fast_size, inverse, kernel_spectrum, periodic
 
 
 def test_kernel_spectrum_is_the_correlation_of_eq_2(photograph: torch.Tensor) -> None:
@@ -13,6 +13,12 @@ def test_kernel_spectrum_is_the_correlation_of_eq_2(photograph: torch.Tensor) ->
     through = torch.fft.irfft2(kernel_spectrum(kernel, size) * torch.fft.rfft2(photograph), s=size)
     direct = blur(photograph, kernel[None], torch.ones(1, *size), method="direct")
     assert torch.allclose(through[:, 7:-7, 7:-7], direct[:, 7:-7, 7:-7], atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 8), (3, 8, 9), (2, 3, 5, 6)])
+def test_inverse_gives_back_what_was_transformed(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(inverse(torch.fft.rfft2(x), shape[-2:]), x, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(12, 15), (9, 8)])

@@ -7,7 +7,6 @@ right, and where, is for others to judge (models/judging.py), and those that are
 """
 
 import math
-from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from unsmear.errors import KernelError
 from unsmear.estimation.uniform import Search, scattered, search
-from unsmear.runtime import shared_workers, stop_workers
+from unsmear.runtime import shared_map
 
 OVERLAP = 0.25
 """Part of an area that lies in its neighbour too."""
@@ -54,34 +53,19 @@ def find_candidates(grey: Tensor) -> list[Search]:
     """
     pieces = [grey, *(grey[rows, columns].contiguous() for rows, columns in areas(*grey.shape))]
     scales = [None] + [_COARSE] * (len(pieces) - 1)
-    first, *others = _shared(pieces, scales) or map(_look, pieces, scales)
+    first, *others = shared_map(_look, [piece.numpy() for piece in pieces], scales)
     if isinstance(first, KernelError):
         raise first
     paths = (found for found in others if isinstance(found, Search) and not scattered(found.kernel))
     return [first, *paths]
 
 
-def _look(grey: Tensor, coarse: int | None) -> Search | KernelError:
+def _look(piece: NDArray[np.float32], coarse: int | None) -> Search | KernelError:
+    grey = torch.from_numpy(piece)
     try:
         return search(grey) if coarse is None else search(grey, coarse=coarse)
     except KernelError as error:  # of one colour
         return error
-
-
-def _look_apart(grey: NDArray[np.float32], coarse: int | None) -> Search | KernelError:
-    return _look(torch.from_numpy(grey), coarse)
-
-
-def _shared(pieces: list[Tensor], scales: list[int | None]) -> list[Search | KernelError]:
-    """What `_look` finds in each piece, by processes that share the work; nothing where there are none."""
-    workers = shared_workers()
-    if workers is None or len(pieces) == 1:
-        return []
-    try:
-        return list(workers.map(_look_apart, [piece.numpy() for piece in pieces], scales))
-    except BrokenProcessPool:  # one was killed, for memory most likely: do without
-        stop_workers()
-        return []
 
 
 def _spans(length: int, count: int) -> list[slice]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unsmear.errors import KernelError
-from unsmear.estimation.spectra import difference_power, fast_size, kernel_spectrum, periodic
+from unsmear.estimation.spectra import difference_power, fast_size, inverse, kernel_spectrum, periodic
 from unsmear.estimation.splitting import shortened, split
 
 WEIGHT = 3e-3
@@ -125,7 +125,7 @@ def _filtered(
     explained = response.conj() * torch.fft.rfft2(seen)
     power, edges = response.abs().square(), difference_power(size)
     pictures = [
-        torch.fft.irfft2(explained / (power + weight * edges + _FLOOR), s=size)[..., :height, :width]
+        inverse(explained / (power + weight * edges + _FLOOR), size)[..., :height, :width]
         for weight in weights
     ]
     if variation is not None:

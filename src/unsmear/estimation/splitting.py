@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from unsmear.estimation.spectra import inverse
+
 
 def split(
     picture: Tensor,
@@ -49,7 +51,7 @@ def split(
         _divergence(right.mul_(kept), down.mul_(kept), edges)
         torch.add(power, differences, alpha=penalty, out=below).reciprocal_()
         spectrum = torch.fft.rfft2(edges.mul_(penalty)).add_(explained).mul_(below)
-        picture = torch.fft.irfft2(spectrum, s=(height, width))
+        picture = inverse(spectrum, (height, width))
     return picture
 
 

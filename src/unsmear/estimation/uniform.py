@@ -39,6 +39,7 @@ from unsmear.estimation.spectra import (
     periodic,
 )
 from unsmear.estimation.splitting import shortened, split
+from unsmear.runtime import shared_map
 
 ROUNDS = 5  # of both steps at each scale (Pan et al. 2014)
 RIDGE = 2.0  # γ, for gradients of values in [0, 1] (Pan et al. 2014)
@@ -136,12 +137,23 @@ def search(
         raise KernelError("the picture is of one colour: without edges no kernel can be told from it")
     grey = grey.float()
     largest = max(3, largest or min(grey.shape) // 5)
-    runs = [Search(grey, start, largest) for start in starts]
-    for run in runs:
-        run.refine(min(1.0, math.sqrt(_COMPARED * coarse / grey.numel())))
+    stop = min(1.0, math.sqrt(_COMPARED * coarse / grey.numel()))
+    runs = refined([Search(grey, start, largest) for start in starts], stop)
     found = min(runs, key=lambda run: (scattered(run.kernel), run.cost())) if len(runs) > 1 else runs[0]
     found.refine(min(1.0, math.sqrt(coarse / grey.numel())))
     return found
+
+
+def refined(searches: Sequence["Search"], stop: float = 1.0) -> list["Search"]:
+    """Return searches gone on with up to a scale, by processes that share the work if a command has some."""
+    order = sorted(range(len(searches)), key=lambda index: -searches[index].grey.numel())  # the longest first
+    found = shared_map(_refined, [searches[index] for index in order], [stop] * len(order))
+    return [found[order.index(index)] for index in range(len(order))]
+
+
+def _refined(search: "Search", stop: float) -> "Search":
+    search.refine(stop)
+    return search
 
 
 class Search:

@@ -23,7 +23,7 @@ from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import filtered, guided_input
 from unsmear.estimation.noise import noise_level
 from unsmear.estimation.photograph import shape_of
-from unsmear.estimation.uniform import Search, restoration_cost, scattered, search
+from unsmear.estimation.uniform import Search, refined, restoration_cost, scattered, search
 from unsmear.models.checking import (
     agreement,
     belief,
@@ -69,7 +69,6 @@ NOISE = (0.035, 0.02)
 """The same for these standard deviations of noise: with more, nothing is gained (docs/DEBLURRING.md)."""
 
 _BOLDEST = 0.8  # the most that is taken of total variation's picture
-_BOLD_TILE = 1536
 _CAREFUL = 2  # power of the belief for total variation, which goes further than the network, right or wrong
 _STRIP = 256  # rows of the photo that are made float at a time
 _SMALLEST = 16  # pixels of the shorter side; below, nothing can be told of a blur
@@ -105,9 +104,9 @@ class Deblurrer:
         plain: restores without kernels, to hold the network's result against; None, or where total variation
             restores: that is not done.
         fill: whether what kernels do not explain is restored by `plain`, and what they do explain more boldly
-            (BOLD), for which the photo is filtered a second time; otherwise the one is left as it is, as
-            where total variation restores, and the other as the network made it.
-        tile: side of the largest tile in pixels, for total variation.
+            (BOLD); otherwise the one is left as it is, as where total variation restores, and the other as
+            the network made it.
+        tile: side of the largest tile in pixels.
 
     Attributes:
         said: what was found in the last photo, in a few words.
@@ -126,6 +125,12 @@ class Deblurrer:
         self.network, self.by_network, self.tile, self.said = network, by_network, tile, ""
         self.plain, self.fill = plain, fill
         self._judge = network if areas else None
+        self._both = None
+        if network is not None and by_network and fill:
+            both = _WithVariation(network.model)
+            self._both = TiledRestorer(
+                both, precision=network.precision, statistics=network.statistics, tile=tile
+            )
 
     def restore(
         self, source: Pixels, target: Pixels, *, progress: Callable[[float], None] = lambda _: None
@@ -153,11 +158,12 @@ class Deblurrer:
 
         believed, without, behind = 1.0, 0.0, source
         if self.network is not None and self.by_network:
-            self.network.restore(GuidedPixels(source, field), target, progress=rest)
+            bolder = self._restore_guided(source, field, target, rest)
             left, believed, without, alone = self._checked(source, estimate.field, reduced_luma(target)[0])
             believed, without = calm * believed, calm * without
-            if self.fill and believed > 0:
-                _embolden(source, field, target, _BOLDEST * ramp(left, *BOLD))
+            bold = _BOLDEST * ramp(left, *BOLD)
+            if bolder is not None and believed > 0 and bold > 0:
+                _draw_back(bolder, target, 1 - bold)
             if self.plain is not None and without > 0 and believed < 1:
                 behind = alone
                 if (alone.height, alone.width) != (source.height, source.width):
@@ -177,6 +183,19 @@ class Deblurrer:
             _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
         if believed < 1:
             _draw_back(behind, target, believed)
+
+    def _restore_guided(
+        self, source: Pixels, field: KernelField, target: Pixels, progress: Callable[[float], None]
+    ) -> Pixels | None:
+        """Restore by the guided network; return total variation's picture, if it is wanted too."""
+        shown = GuidedPixels(source, field)
+        if self._both is None:
+            assert self.network is not None
+            self.network.restore(shown, target, progress=progress)
+            return None
+        bolder = source.blank_like()
+        self._both.restore(shown, _Stacked(target, bolder), progress=progress)
+        return bolder
 
     def _checked(
         self, source: Pixels, field: KernelField, restored: Tensor
@@ -278,13 +297,12 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
     whole, areas = (_promised(small, field, judge) for field in fields)
     if whole > _MORE * areas:
         return None
-    for index in kept:
-        found[index].refine(1.0)
-    paths = [place for place, index in enumerate(kept) if not scattered(found[index].kernel)]
+    kernels = [one.kernel for one in refined([found[index] for index in kept])]
+    paths = [place for place, kernel in enumerate(kernels) if not scattered(kernel)]
     if not paths:
         return None
     parts = parts[paths] / parts[paths].sum(0)
-    return _shared([found[kept[place]].kernel for place in paths], parts, CELL * scale)
+    return _shared([kernels[place] for place in paths], parts, CELL * scale)
 
 
 def _longest(field: KernelField) -> int:
@@ -409,22 +427,39 @@ class GuidedPixels:
         return self.source.blank_like()
 
 
-class _Shown(nn.Module):
-    """Of what a guided network is shown the last three channels, total variation's picture."""
+class _WithVariation(nn.Module):
+    """A guided network that gives total variation's picture, which it is shown, under its own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        for name in ("size_multiple", "minimum_size", "image_channels"):
+            setattr(self, name, getattr(network, name))
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 9, H, W) to (N, 3, H, W)."""
-        return image[:, 6:]
-
-    image_channels = 9
+        """(N, 9, H, W) to (N, 6, H, W)."""
+        return torch.cat([self.network(image), image[:, 6:]], 1)
 
 
-def _embolden(source: Pixels, field: KernelField, target: Pixels, part: float) -> None:
-    """Put u + part · (d − u) in the place of u, d being total variation's picture in a few steps."""
-    if part > 0:
-        calm = source.blank_like()
-        TiledRestorer(_Shown(), precision="fp32", tile=_BOLD_TILE).restore(GuidedPixels(source, field), calm)
-        _draw_back(calm, target, 1 - part)
+class _Stacked:
+    """Two photos of one size as one of six channels."""
+
+    def __init__(self, first: Pixels, second: Pixels) -> None:
+        self.first, self.second = first, second
+        self.height, self.width = first.height, first.width
+
+    def tensor(self, *, rows: slice, columns: slice) -> Tensor:
+        """Return a rectangle (6, h, w)."""
+        return torch.cat([photo.tensor(rows=rows, columns=columns) for photo in (self.first, self.second)])
+
+    def put(self, tensor: Tensor, *, row: int = 0, column: int = 0) -> None:
+        """Store a rectangle (6, h, w)."""
+        self.first.put(tensor[:3], row=row, column=column)
+        self.second.put(tensor[3:], row=row, column=column)
+
+    def blank_like(self) -> "_Stacked":
+        """Return two blank photos."""
+        return _Stacked(self.first.blank_like(), self.second.blank_like())
 
 
 class _TotalVariation(TiledRestorer):

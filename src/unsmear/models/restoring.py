@@ -30,7 +30,8 @@ def restore(model: nn.Module, image: Tensor, *, precision: Precision = "fp32") -
         precision: of the large products.
 
     Returns:
-        the restored picture, (3, H, W) or (N, 3, H, W), of the type and device of `image`, clamped to [0, 1].
+        the restored picture, (3, H, W) or (N, 3, H, W), of the type and device of `image`, clamped to [0, 1];
+        with as many channels as the network gives.
 
     Raises:
         ValueError: another shape, or an empty picture.
@@ -44,7 +45,8 @@ def restore(model: nn.Module, image: Tensor, *, precision: Precision = "fp32") -
         restored: Tensor = model(padded(batch, padded_size(model, height), padded_size(model, width)))
         restored = restored[..., :height, :width].float().clamp(0, 1)
     # A clone outside of inference mode: the result may go into a graph again.
-    return restored.clone().reshape(*image.shape[:-3], 3, height, width).to(image.device, image.dtype)
+    shape = (*image.shape[:-3], *restored.shape[-3:])
+    return restored.clone().reshape(shape).to(image.device, image.dtype)
 
 
 def image_channels(model: nn.Module) -> int:

@@ -186,15 +186,18 @@ class TiledRestorer:
                 progress(rest * rows.shape[1] / source.height)
 
     def _bands(self, source: Pixels, area: Area) -> Iterator[tuple[int, Tensor]]:
-        """Yield (row, finished rows (3, h, w)) of an area, band by band of tiles."""
+        """Yield (row, finished rows (c, h, w)) of an area, band by band of tiles."""
         rows, columns = self._plan(area)
         width = area.right - area.left
-        band = torch.zeros(3, 0, width)
+        band = torch.empty(0)
         for index, span in enumerate(rows):
-            begun, band = band, torch.zeros(3, span.stop - span.start, width)
-            band[:, : begun.shape[1]] = begun
+            begun = band
             for column in columns:
                 tile = self._restored(source, area.at(span[:2], column[:2]))
+                if column is columns[0]:
+                    band = torch.zeros(len(tile), span.stop - span.start, width)
+                    if index:
+                        band[:, : begun.shape[1]] = begun
                 tile *= span.weight[:, None]
                 tile *= column.weight
                 band[:, :, column.start : column.stop] += tile
@@ -218,7 +221,7 @@ class TiledRestorer:
         return None
 
     def _piece(self, source: Pixels, area: Area) -> Tensor:
-        """Return an area (3, h, w) restored in one piece."""
+        """Return an area (c, h, w) restored in one piece."""
         return restore(self.model, _read(source, area), precision=self.precision).cpu()
 
     def _collected(
@@ -341,7 +344,7 @@ def _read(source: Pixels, area: Area) -> Tensor:
 
 
 def _put(target: Pixels, rows: Tensor, first: int) -> None:
-    """Store rows (3, h, w) strip by strip: `put` needs copies of what it is given."""
+    """Store rows (c, h, w) strip by strip: `put` needs copies of what it is given."""
     for row in range(0, rows.shape[1], _STRIP):
         target.put(rows[:, row : row + _STRIP], row=first + row)
 
