@@ -112,8 +112,8 @@ def test_a_rectangle_is_seen_as_in_the_whole(shaken, known) -> None:
 def find(field: KernelField, monkeypatch) -> None:
     """Have the estimate find a field in every photo."""
 
-    def estimate(source, judge=None):
-        return Estimate(reduced_luma(source)[0], field, 1.0)
+    def estimate(source, judge=None, *, pixels):
+        return Estimate(reduced_luma(source, pixels)[0], field, 1.0)
 
     monkeypatch.setattr(by_kernels, "estimate_kernels", estimate)
 
@@ -236,11 +236,12 @@ def test_a_photo_that_the_check_saw_whole_is_not_restored_again(pixels, sharp, k
     find(known, monkeypatch)
     for name, value in (("unexplained", 0.6), ("agreement", 0.0), ("direction", 1.3), ("sidedness", 0.5)):
         monkeypatch.setattr(by_kernels, name, lambda *_, value=value: value)
-    monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", pixels)
     photo, network = 0.8 * sharp, Brightener(0.1)
     result = TensorPixels(torch.empty_like(photo))
     plain = TiledRestorer(network, precision="fp32")
-    Deblurrer(TiledRestorer(Believer(), precision="fp32"), plain=plain).restore(TensorPixels(photo), result)
+    Deblurrer(TiledRestorer(Believer(), precision="fp32"), plain=plain, pixels=pixels).restore(
+        TensorPixels(photo), result
+    )
     assert torch.allclose(result.values, photo + 0.05, atol=1e-6)  # half of what it changes
     assert network.calls == (1 if photo[0].numel() <= pixels else 2)
 
@@ -312,10 +313,11 @@ def test_kernels_of_areas_are_taken_where_they_promise_more(kinds, shaken, known
 def test_the_fast_way_looks_for_one_kernel_in_all_of_the_photo(shaken, monkeypatch) -> None:
     from unsmear.deblurring.pictures import make_restorer
 
-    asked = []
+    asked, sizes = [], []
 
-    def estimate(source, judge=None):
+    def estimate(source, judge=None, *, pixels):
         asked.append(judge)
+        sizes.append(pixels)
         raise KernelError("seen")
 
     monkeypatch.setattr(by_kernels, "estimate_kernels", estimate)
@@ -323,6 +325,7 @@ def test_the_fast_way_looks_for_one_kernel_in_all_of_the_photo(shaken, monkeypat
         with pytest.raises(KernelError, match="seen"):
             make_restorer(fast=fast).restore(TensorPixels(shaken), TensorPixels(torch.empty_like(shaken)))
     assert asked[0] is None and isinstance(asked[1], TiledRestorer)
+    assert sizes == [by_kernels.FAST_PIXELS, by_kernels.ESTIMATE_PIXELS] == [500_000, 1_000_000]
 
 
 def test_kernels_alone_are_judged_by_the_network(shaken, known, monkeypatch) -> None:
@@ -343,14 +346,13 @@ def test_a_guided_network_is_not_asked_to_restore_without_kernels(shaken) -> Non
         unsmear.deblur(shaken, by="network")
 
 
-def test_the_luma_is_reduced_alike_in_strips_and_as_a_whole(monkeypatch) -> None:
+def test_the_luma_is_reduced_alike_in_strips_and_as_a_whole() -> None:
     picture = torch.rand(3, 300, 170, generator=torch.Generator().manual_seed(1))
     grey, factor = reduced_luma(TensorPixels(picture))
     assert factor == 1 and torch.allclose(
         grey, torch.einsum("c,chw->hw", torch.tensor([0.299, 0.587, 0.114]), picture), atol=1e-6
     )
-    monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", 5000)
-    small, factor = reduced_luma(TensorPixels(picture))
+    small, factor = reduced_luma(TensorPixels(picture), 5000)
     assert small.numel() <= 5100 and factor == pytest.approx(300 / small.shape[0], rel=0.05)
     whole = F.interpolate(grey[None, None], size=small.shape, mode="area")[0, 0]
     assert (small - whole).square().mean().sqrt() < 0.06

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unsmear.errors import ModelError, UnreadablePhoto
-from unsmear.models.by_kernels import PLAIN_MODEL, Deblurrer
+from unsmear.models.by_kernels import ESTIMATE_PIXELS, FAST_PIXELS, PLAIN_MODEL, Deblurrer
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.restoring import Precision, find_device, image_channels
 from unsmear.models.tiling import STATISTICS, Pixels, Statistics, TensorPixels, TiledRestorer
@@ -77,9 +77,9 @@ def deblur(
             total variation (the guided network in the package says how far to believe them, and `model` is
             left aside); "auto" does both with a guided network, as the one in the package, where kernels do
             not explain the photo by `unet-s`, and has other networks restore by themselves.
-        fast: look for one blur in all of the photo, not also for those of its parts, leave what it does not
-            explain as it is, and what it explains as the guided network made it. A network that restores by
-            itself is as fast without.
+        fast: look for one blur in all of the photo, not also for those of its parts, and at half a megapixel
+            instead of one; leave what it does not explain as it is, and what it explains as the guided
+            network made it. A network that restores by itself is as fast without.
 
     Returns:
         the restored picture: a Photo for a path, otherwise what was given, with its type, shape, alpha and
@@ -136,7 +136,16 @@ def make_restorer(
     if by == "auto":
         where = next(network.parameters()).device
         plain = TiledRestorer(_loaded(PLAIN_MODEL, str(where), 0), precision=precision, tile=tile)
-    return Deblurrer(tiled, by_network=by == "auto", areas=not fast, plain=plain, fill=not fast, tile=tile)
+    pixels = FAST_PIXELS if fast else ESTIMATE_PIXELS
+    return Deblurrer(
+        tiled,
+        by_network=by == "auto",
+        areas=not fast,
+        plain=plain,
+        fill=not fast,
+        pixels=pixels,
+        tile=tile,
+    )
 
 
 @functools.lru_cache(maxsize=3)

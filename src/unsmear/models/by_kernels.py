@@ -1,6 +1,7 @@
 """Deblur by estimated kernels: find the camera's motion in the photo, undo it, and let a network finish.
 
-A photo's kernels are estimated on its luma, reduced to a megapixel where it is larger. Then a guided network
+A photo's kernels are estimated on its luma, reduced to a megapixel where it is larger (to half of one where
+it is to be fast). Then a guided network
 (models/guided.py) restores from the photo and what the kernels make of it, tile by tile; or, without any
 network, total variation does (estimation/deconvolution.py).
 """
@@ -41,6 +42,9 @@ from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
 
 ESTIMATE_PIXELS = 1_000_000
 """Larger photos are reduced to this many pixels for the estimate: 60 px of blur at 24 MP are 12 px there."""
+
+FAST_PIXELS = 500_000
+"""The same where it is to be fast: two thirds of the time, for a tenth of a decibel (docs/DEBLURRING.md)."""
 
 JUDGED_PIXELS = 250_000
 """Pixels of the copy on which a guided network judges kernels."""
@@ -106,6 +110,7 @@ class Deblurrer:
         fill: whether what kernels do not explain is restored by `plain`, and what they do explain more boldly
             (BOLD); otherwise the one is left as it is, as where total variation restores, and the other as
             the network made it.
+        pixels: to which larger photos are reduced for the estimate.
         tile: side of the largest tile in pixels.
 
     Attributes:
@@ -120,9 +125,11 @@ class Deblurrer:
         areas: bool = True,
         plain: TiledRestorer | None = None,
         fill: bool = True,
+        pixels: int = ESTIMATE_PIXELS,
         tile: int | None = None,
     ) -> None:
         self.network, self.by_network, self.tile, self.said = network, by_network, tile, ""
+        self.pixels = pixels
         self.plain, self.fill = plain, fill
         self._judge = network if areas else None
         self._both = None
@@ -142,7 +149,7 @@ class Deblurrer:
             _draw_back(source, target, 0.0)
             progress(1.0)
             return
-        estimate = estimate_kernels(source, self._judge)
+        estimate = estimate_kernels(source, self._judge, pixels=self.pixels)
         progress(_SHARE)
         if estimate.nothing:
             self.said = "nothing to tell a blur by: left as it is"
@@ -159,7 +166,8 @@ class Deblurrer:
         believed, without, behind = 1.0, 0.0, source
         if self.network is not None and self.by_network:
             bolder = self._restore_guided(source, field, target, rest)
-            left, believed, without, alone = self._checked(source, estimate.field, reduced_luma(target)[0])
+            restored, _ = reduced_luma(target, self.pixels)
+            left, believed, without, alone = self._checked(source, estimate.field, restored)
             believed, without = calm * believed, calm * without
             bold = _BOLDEST * ramp(left, *BOLD)
             if bolder is not None and believed > 0 and bold > 0:
@@ -203,7 +211,7 @@ class Deblurrer:
         """What kernels leave unexplained of a photo; how far to believe what they made of it, given as its
         reduced luma; how far to restore without them what they do not explain; and what that makes of the
         reduced photo, if it was tried."""
-        small, _ = reduced(source, ESTIMATE_PIXELS)
+        small, _ = reduced(source, self.pixels)
         grey, alone = luma(small), TensorPixels(torch.empty_like(small))
         seen = unclipped(small, field.reach)
         left = unexplained(grey, field, restored, seen)
@@ -251,15 +259,18 @@ def deblurred(
     return result.values
 
 
-def estimate_kernels(source: Pixels, judge: TiledRestorer | None = None) -> Estimate:
+def estimate_kernels(
+    source: Pixels, judge: TiledRestorer | None = None, *, pixels: int = ESTIMATE_PIXELS
+) -> Estimate:
     """Estimate the blur kernels of a photo; one tap everywhere, no blur, where nothing can be told.
 
     Args:
         source: the photo.
         judge: its guided network judges the kernels of several areas, each of which may hold elsewhere too.
             None: one kernel, or those of a camera that turns, for all of the photo.
+        pixels: to which it is reduced where it is larger.
     """
-    grey, factor = reduced_luma(source)
+    grey, factor = reduced_luma(source, pixels)
     nothing = Estimate(grey, KernelField.uniform(_no_blur()), factor, True)
     if min(grey.shape) < _SMALLEST:
         return nothing
@@ -371,9 +382,9 @@ def _cost(grey: Tensor, field: KernelField) -> float:
     return restoration_cost(restored[inside], grey[inside])
 
 
-def reduced_luma(source: Pixels) -> tuple[Tensor, float]:
-    """Return a photo's luma (h, w), of at most `ESTIMATE_PIXELS`, and how many times larger the photo is."""
-    small, factor = reduced(source, ESTIMATE_PIXELS)
+def reduced_luma(source: Pixels, pixels: int = ESTIMATE_PIXELS) -> tuple[Tensor, float]:
+    """Return a photo's luma (h, w), of at most so many pixels, and how many times larger the photo is."""
+    small, factor = reduced(source, pixels)
     return luma(small), factor
 
 
