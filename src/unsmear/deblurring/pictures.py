@@ -78,8 +78,8 @@ def deblur(
             left aside); "auto" does both with a guided network, as the one in the package, where kernels do
             not explain the photo by `unet-s`, and has other networks restore by themselves.
         fast: look for one blur in all of the photo, not also for those of its parts, and at half a megapixel
-            instead of one; leave what it does not explain as it is, and what it explains as the guided
-            network made it. A network that restores by itself is as fast without.
+            instead of one, and leave what it does not explain as it is. A network that restores by itself is
+            as fast without.
 
     Returns:
         the restored picture: a Photo for a path, otherwise what was given, with its type, shape, alpha and

@@ -107,9 +107,8 @@ class Deblurrer:
             time (docs/DEBLURRING.md).
         plain: restores without kernels, to hold the network's result against; None, or where total variation
             restores: that is not done.
-        fill: whether what kernels do not explain is restored by `plain`, and what they do explain more boldly
-            (BOLD); otherwise the one is left as it is, as where total variation restores, and the other as
-            the network made it.
+        fill: whether what kernels do not explain is restored by `plain`; otherwise it is left as it is, as
+            where total variation restores.
         pixels: to which larger photos are reduced for the estimate.
         tile: side of the largest tile in pixels.
 
@@ -132,10 +131,10 @@ class Deblurrer:
         self.pixels = pixels
         self.plain, self.fill = plain, fill
         self._judge = network if areas else None
-        self._both = None
-        if network is not None and by_network and fill:
+        self._guided = None
+        if network is not None and by_network:
             both = _WithVariation(network.model)
-            self._both = TiledRestorer(
+            self._guided = TiledRestorer(
                 both, precision=network.precision, statistics=network.statistics, tile=tile
             )
 
@@ -164,13 +163,15 @@ class Deblurrer:
             progress((1 - _SHARE) * part)
 
         believed, without, behind = 1.0, 0.0, source
-        if self.network is not None and self.by_network:
-            bolder = self._restore_guided(source, field, target, rest)
+        if self._guided is not None:
+            bolder = source.blank_like()
+            both = _Stacked(target, bolder)
+            self._guided.restore(GuidedPixels(source, field), both, progress=rest)
             restored, _ = reduced_luma(target, self.pixels)
             left, believed, without, alone = self._checked(source, estimate.field, restored)
             believed, without = calm * believed, calm * without
             bold = _BOLDEST * ramp(left, *BOLD)
-            if bolder is not None and believed > 0 and bold > 0:
+            if believed > 0 and bold > 0:
                 _draw_back(bolder, target, 1 - bold)
             if self.plain is not None and without > 0 and believed < 1:
                 behind = alone
@@ -187,23 +188,10 @@ class Deblurrer:
             self.said = f"the blur that was found does not explain the photo: {instead}"
         elif believed < 1:
             self.said += f", believed to {believed:.0%}"
-        if believed > 0 and (self.network is None or not self.by_network):
+        if believed > 0 and self._guided is None:
             _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
         if believed < 1:
             _draw_back(behind, target, believed)
-
-    def _restore_guided(
-        self, source: Pixels, field: KernelField, target: Pixels, progress: Callable[[float], None]
-    ) -> Pixels | None:
-        """Restore by the guided network; return total variation's picture, if it is wanted too."""
-        shown = GuidedPixels(source, field)
-        if self._both is None:
-            assert self.network is not None
-            self.network.restore(shown, target, progress=progress)
-            return None
-        bolder = source.blank_like()
-        self._both.restore(shown, _Stacked(target, bolder), progress=progress)
-        return bolder
 
     def _checked(
         self, source: Pixels, field: KernelField, restored: Tensor
