@@ -1,7 +1,7 @@
 """The default on every development pair, its slow half kept: to try checks, or other weights of unet-s.
 
     python benchmarks/checks.py keep --data DATA --kept FOLDER [--sets GoPro REDS]      # 30 s a picture, once
-    python benchmarks/checks.py score --data DATA --kept FOLDER [--plain CHECKPOINT]    # 2 s a picture
+    python benchmarks/checks.py score --data DATA --kept FOLDER [--plain CHECKPOINT]    # 3 s a picture
 
 `keep` stores the estimated kernels of each pair and what guided-s makes of them. `score` has `Deblurrer` do
 the rest with that: the checks, unet-s (or the weights of --plain), mixing, rounding to 8 bit. Gains are over
@@ -64,15 +64,17 @@ def pairs(name: str, folder: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
         yield stem, blurred, sharp
 
 
-class Kept(TiledRestorer):
-    """Stands for guided-s: gives what it made."""
+class Kept(Deblurrer):
+    """Gives what guided-s made, and does the rest itself."""
 
-    def __init__(self, restored: Tensor) -> None:
-        super().__init__(torch.nn.Identity())
+    def __init__(self, restored: Tensor, plain: TiledRestorer) -> None:
+        super().__init__(TiledRestorer(torch.nn.Identity()), plain=plain)
         self.restored = restored
 
-    def restore(self, source: Pixels, target: Pixels, **_: Any) -> None:
+    def _restore_guided(self, source: Pixels, field: KernelField, target: Pixels, progress: Any) -> Pixels:
         target.put(self.restored, row=0)
+        whole = {"rows": slice(0, source.height), "columns": slice(0, source.width)}
+        return TensorPixels(GuidedPixels(source, field).tensor(**whole)[6:].clamp(0, 1))
 
 
 def write(path: Path, estimate: Estimate, restored: Tensor) -> None:
@@ -119,9 +121,9 @@ def score(options: argparse.Namespace) -> None:
         gains, untouched = [], 0
         for stem, blurred, sharp in pairs(name, options.data / "pairs" / name):
             estimate, restored = read(options.kept / f"{name}-{stem}.safetensors", blurred)
-            by_kernels.estimate_kernels = lambda *_, found=estimate: found  # type: ignore[assignment]
+            by_kernels.estimate_kernels = lambda *_, found=estimate, **__: found  # type: ignore[assignment]
             result = TensorPixels(torch.empty_like(blurred))
-            Deblurrer(Kept(restored), plain=plain).restore(TensorPixels(blurred), result)
+            Kept(restored, plain).restore(TensorPixels(blurred), result)
             output = (result.values.clamp(0, 1) * 255).round() / 255
             untouched += torch.equal(output, blurred)
             gains.append(float(SETS[name](output, sharp) - SETS[name](blurred, sharp)))

@@ -191,7 +191,8 @@ def deblur(
     fast: Annotated[
         bool,
         typer.Option(
-            "--fast", help="Look for one blur in all of the photo, not for that of each part; less gain."
+            "--fast",
+            help="Look for one blur in all of the photo, not that of each part: half the time, less gain.",
         ),
     ] = False,
     format: Annotated[str | None, typer.Option(help='Suffix of the new files, such as "png".')] = None,

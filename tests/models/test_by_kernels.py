@@ -230,11 +230,36 @@ def test_what_is_explained_is_restored_more_boldly(tile, sharp, known, monkeypat
             assert torch.allclose(result.values, expected, atol=1e-3), (left, fill)
 
 
+def test_a_network_that_declares_its_channels_only_will_do_in_tiles_of_its_restorer(
+    shaken, known, monkeypatch
+) -> None:
+    class Bare(nn.Module):
+        image_channels = 9
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes: list[torch.Size] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.sizes.append(x.shape[2:])
+            return x[:, 3:6]
+
+    find(known, monkeypatch)
+    result = TensorPixels(torch.empty_like(shaken))
+    Deblurrer(TiledRestorer(Bare(), precision="fp32")).restore(TensorPixels(shaken), result)
+    network = Bare()
+    tiled = TensorPixels(torch.empty_like(shaken))
+    Deblurrer(TiledRestorer(network, precision="fp32", tile=128)).restore(TensorPixels(shaken), tiled)
+    assert len(network.sizes) > 1 and max(a * b for a, b in network.sizes) <= 128**2
+    assert (tiled.values - result.values).abs().mean() < 0.01 < (result.values - shaken).abs().mean()
+
+
 @pytest.mark.parametrize("pixels", [1_000_000, 10_000])
 def test_a_photo_that_the_check_saw_whole_is_not_restored_again(pixels, sharp, known, monkeypatch) -> None:
     find(known, monkeypatch)
     for name, value in (("unexplained", 0.6), ("agreement", 0.0), ("direction", 1.3), ("sidedness", 0.5)):
         monkeypatch.setattr(by_kernels, name, lambda *_, value=value: value)
+    monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", pixels)
     photo, network = 0.8 * sharp, Brightener(0.1)
     result = TensorPixels(torch.empty_like(photo))
     plain = TiledRestorer(network, precision="fp32")

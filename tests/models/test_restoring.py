@@ -64,6 +64,14 @@ def test_no_picture(shape: tuple[int, ...]) -> None:
         restore(Echo(), torch.zeros(shape))
 
 
+def test_a_network_gives_three_channels_or_as_many_as_it_declares() -> None:
+    image, grey = torch.rand(3, 8, 8), nn.Conv2d(3, 1, 1)
+    with pytest.raises(ValueError, match="expected 3 channels"):
+        restore(grey, image)
+    grey.output_channels = 1  # type: ignore[assignment]
+    assert restore(grey, image).shape == (1, 8, 8)
+
+
 def test_bf16_is_near_fp32() -> None:
     network, image = create("uformer-t", width=8).eval(), torch.rand(3, 128, 128)
     exact, coarse = (restore(network, image, precision=precision) for precision in ("fp32", "bf16"))

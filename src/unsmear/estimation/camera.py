@@ -234,8 +234,8 @@ def _latent(grey: Tensor, masks: Tensor, kernels: Tensor) -> Tensor:
     windows = _windows(masks, kernels.shape[-1] // 2)
     pieces = shared_map(
         _region,
-        [grey[window].numpy() for window, _ in windows],
-        [kernel.numpy() for kernel in kernels],
+        [grey[window].detach().numpy() for window, _ in windows],
+        [kernel.detach().numpy() for kernel in kernels],
     )
     latent = torch.zeros_like(grey)
     for (window, mask), piece in zip(windows, pieces, strict=True):

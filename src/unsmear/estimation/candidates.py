@@ -51,6 +51,7 @@ def find_candidates(grey: Tensor) -> list[Search]:
     Raises:
         KernelError: as by `unsmear.estimation.uniform.search` for the whole picture.
     """
+    grey = grey.detach().float()
     pieces = [grey, *(grey[rows, columns].contiguous() for rows, columns in areas(*grey.shape))]
     scales = [None] + [_COARSE] * (len(pieces) - 1)
     first, *others = shared_map(_look, [piece.numpy() for piece in pieces], scales)

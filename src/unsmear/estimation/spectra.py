@@ -26,7 +26,7 @@ def kernel_spectrum(kernels: Tensor, size: Size) -> Tensor:
 
 
 def inverse(spectrum: Tensor, size: Size) -> Tensor:
-    """The picture (…, H, W) of a spectrum (…, H, W//2 + 1), one of several at a time.
+    """The picture (…, H, W) of a spectrum (…, H, W//2 + 1), one after the other where there are several.
 
     MKL takes up to twice as long for pictures of a megapixel or more if it is given three at once.
     """

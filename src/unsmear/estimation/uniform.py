@@ -145,7 +145,10 @@ def search(
 
 
 def refined(searches: Sequence["Search"], stop: float = 1.0) -> list["Search"]:
-    """Return searches gone on with up to a scale, by processes that share the work if a command has some."""
+    """Return searches gone on with up to a scale, by processes that share the work if a command has some.
+
+    What is given may be gone on with itself, or be left behind as it was: take what is returned.
+    """
     order = sorted(range(len(searches)), key=lambda index: -searches[index].grey.numel())  # the longest first
     found = shared_map(_refined, [searches[index] for index in order], [stop] * len(order))
     return [found[order.index(index)] for index in range(len(order))]

@@ -37,14 +37,14 @@ from unsmear.models.checking import (
     unexplained,
 )
 from unsmear.models.judging import CELL, shares
-from unsmear.models.restoring import Precision
+from unsmear.models.restoring import Precision, image_channels
 from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
 
 ESTIMATE_PIXELS = 1_000_000
 """Larger photos are reduced to this many pixels for the estimate: 60 px of blur at 24 MP are 12 px there."""
 
 FAST_PIXELS = 500_000
-"""The same where it is to be fast: two thirds of the time, for a tenth of a decibel (docs/DEBLURRING.md)."""
+"""The same where it is to be fast; docs/DEBLURRING.md has what it saves and costs."""
 
 JUDGED_PIXELS = 250_000
 """Pixels of the copy on which a guided network judges kernels."""
@@ -133,10 +133,7 @@ class Deblurrer:
         self._judge = network if areas else None
         self._guided = None
         if network is not None and by_network:
-            both = _WithVariation(network.model)
-            self._guided = TiledRestorer(
-                both, precision=network.precision, statistics=network.statistics, tile=tile
-            )
+            self._guided = network.of(_WithVariation(network.model))
 
     def restore(
         self, source: Pixels, target: Pixels, *, progress: Callable[[float], None] = lambda _: None
@@ -164,15 +161,15 @@ class Deblurrer:
 
         believed, without, behind = 1.0, 0.0, source
         if self._guided is not None:
-            bolder = source.blank_like()
-            both = _Stacked(target, bolder)
-            self._guided.restore(GuidedPixels(source, field), both, progress=rest)
-            restored, _ = reduced_luma(target, self.pixels)
-            left, believed, without, alone = self._checked(source, estimate.field, restored)
+            bolder = self._restore_guided(source, field, target, rest)
+            restored, factor = reduced_luma(target, ESTIMATE_PIXELS)
+            known = estimate.field if factor == estimate.factor else field.scaled(1 / factor)
+            left, believed, without, alone = self._checked(source, known, restored)
             believed, without = calm * believed, calm * without
             bold = _BOLDEST * ramp(left, *BOLD)
             if believed > 0 and bold > 0:
                 _draw_back(bolder, target, 1 - bold)
+            del bolder  # a whole photo
             if self.plain is not None and without > 0 and believed < 1:
                 behind = alone
                 if (alone.height, alone.width) != (source.height, source.width):
@@ -193,13 +190,22 @@ class Deblurrer:
         if believed < 1:
             _draw_back(behind, target, believed)
 
+    def _restore_guided(
+        self, source: Pixels, field: KernelField, target: Pixels, progress: Callable[[float], None]
+    ) -> Pixels:
+        """Restore by the guided network; return total variation's picture, which it was shown."""
+        assert self._guided is not None
+        bolder = source.blank_like()
+        self._guided.restore(GuidedPixels(source, field), _Stacked(target, bolder), progress=progress)
+        return bolder
+
     def _checked(
         self, source: Pixels, field: KernelField, restored: Tensor
     ) -> tuple[float, float, float, TensorPixels]:
         """What kernels leave unexplained of a photo; how far to believe what they made of it, given as its
         reduced luma; how far to restore without them what they do not explain; and what that makes of the
         reduced photo, if it was tried."""
-        small, _ = reduced(source, self.pixels)
+        small, _ = reduced(source, ESTIMATE_PIXELS)
         grey, alone = luma(small), TensorPixels(torch.empty_like(small))
         seen = unclipped(small, field.reach)
         left = unexplained(grey, field, restored, seen)
@@ -296,7 +302,9 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
     whole, areas = (_promised(small, field, judge) for field in fields)
     if whole > _MORE * areas:
         return None
-    kernels = [one.kernel for one in refined([found[index] for index in kept])]
+    for index, one in zip(kept, refined([found[index] for index in kept]), strict=True):
+        found[index] = one
+    kernels = [found[index].kernel for index in kept]
     paths = [place for place, kernel in enumerate(kernels) if not scattered(kernel)]
     if not paths:
         return None
@@ -356,7 +364,8 @@ def _draw_back(source: Pixels, target: Pixels, part: float) -> None:
         rows = slice(top, min(top + _STRIP, source.height))
         before = source.tensor(rows=rows, columns=columns)
         if part > 0:
-            before = torch.lerp(before, target.tensor(rows=rows, columns=columns), part)
+            after = target.tensor(rows=rows, columns=columns).to(before.device)
+            before = torch.lerp(before, after, part)
         target.put(before, row=top)
 
 
@@ -429,11 +438,14 @@ class GuidedPixels:
 class _WithVariation(nn.Module):
     """A guided network that gives total variation's picture, which it is shown, under its own."""
 
+    output_channels = 6
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        for name in ("size_multiple", "minimum_size", "image_channels"):
-            setattr(self, name, getattr(network, name))
+        self.size_multiple = int(getattr(network, "size_multiple", 1))
+        self.minimum_size = int(getattr(network, "minimum_size", 1))
+        self.image_channels = image_channels(network)
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 9, H, W) to (N, 6, H, W)."""

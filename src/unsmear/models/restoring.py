@@ -31,10 +31,10 @@ def restore(model: nn.Module, image: Tensor, *, precision: Precision = "fp32") -
 
     Returns:
         the restored picture, (3, H, W) or (N, 3, H, W), of the type and device of `image`, clamped to [0, 1];
-        with as many channels as the network gives.
+        with as many channels as the network declares by `output_channels`, if it does.
 
     Raises:
-        ValueError: another shape, or an empty picture.
+        ValueError: another shape, or an empty picture; a network that gives other channels.
     """
     if image.ndim not in (3, 4) or image.shape[-3] not in (3, image_channels(model)) or 0 in image.shape:
         raise ValueError(f"expected a picture (3, H, W) or (N, 3, H, W), got {tuple(image.shape)}")
@@ -43,6 +43,8 @@ def restore(model: nn.Module, image: Tensor, *, precision: Precision = "fp32") -
         batch = image.to(weight.device, weight.dtype).reshape(-1, *image.shape[-3:])
         height, width = image.shape[-2:]
         restored: Tensor = model(padded(batch, padded_size(model, height), padded_size(model, width)))
+        if restored.shape[-3] != (given := int(getattr(model, "output_channels", 3))):
+            raise ValueError(f"expected {given} channels of the network, got {tuple(restored.shape)}")
         restored = restored[..., :height, :width].float().clamp(0, 1)
     # A clone outside of inference mode: the result may go into a graph again.
     shape = (*image.shape[:-3], *restored.shape[-3:])

@@ -144,6 +144,7 @@ class TiledRestorer:
         if tile is not None and tile < 1:
             raise ModelError(f"tile is {tile}; expected the side of a tile in pixels, from 1 up")
         self.model, self.precision, self.statistics = model, precision, statistics
+        self._tile, self._overlap = tile, overlap
         self._pixels = None if tile is None else tile**2  # most that is tried in one piece
         self._sizes = {
             "multiple": int(getattr(model, "size_multiple", 1)),
@@ -152,6 +153,16 @@ class TiledRestorer:
         }
         self._smallest_pixels = smallest_side(**self._sizes) ** 2
         self._low_rank = [module for module in model.modules() if isinstance(module, LowRankModule)]
+
+    def of(self, model: nn.Module) -> "TiledRestorer":
+        """Return a restorer with the same settings for another network."""
+        return TiledRestorer(
+            model,
+            precision=self.precision,
+            statistics=self.statistics,
+            tile=self._tile,
+            overlap=self._overlap,
+        )
 
     def restore(
         self, source: Pixels, target: Pixels, *, progress: Callable[[float], None] = lambda _: None
