@@ -110,7 +110,7 @@ class Deblurrer:
         fill: whether what kernels do not explain is restored by `plain`; otherwise it is left as it is, as
             where total variation restores.
         pixels: to which larger photos are reduced for the estimate.
-        tile: side of the largest tile in pixels.
+        tile: side of the largest tile in pixels, for total variation; the network has its own.
 
     Attributes:
         said: what was found in the last photo, in a few words.
