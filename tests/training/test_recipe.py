@@ -121,7 +121,14 @@ def test_written_recipe_reads_back(network, rate, arguments):
 
 def test_only_what_alters_coming_steps_is_a_difference():
     before = make_recipe({"sharp": "a"}).model_dump(mode="json")
-    harmless = {"iterations": 20_000, "workers": 0, "sharp": "b", "validation": {"every": 9}, "run": "else"}
+    harmless = {
+        "iterations": 20_000,
+        "workers": 0,
+        "threads": 2,
+        "sharp": "b",
+        "validation": {"every": 9},
+        "run": "else",
+    }
     assert differences(before, make_recipe(harmless)) == []
     found = differences(
         before, make_recipe({"batch": 8, "validation": {"seed": 3}, "pairs": {"noise": [0, 0]}})

@@ -310,10 +310,21 @@ class Difference(NamedTuple):
     after: Any
 
 
-# What may change when a run goes on: nothing here alters a step that is still to come, except `iterations`,
-# which stretches or shortens the schedule on purpose. Photographs, bank, pairs and VGG19 are compared by
-# content, not path.
-HARMLESS = {"iterations", "workers", "device", "sharp", "bank", "written", "vgg", "weights", "run"} | {
+# What may change when a run goes on: nothing here alters what a step to come computes, except `iterations`,
+# which stretches or shortens the schedule on purpose; `device` and `threads` say where and by how many it is
+# computed, and move the last bits only. Photographs, bank, pairs and VGG19 are compared by content, not by
+# path.
+HARMLESS = {
+    "iterations",
+    "workers",
+    "threads",
+    "device",
+    "sharp",
+    "bank",
+    "written",
+    "vgg",
+    "weights",
+    "run",
     "validation.every",
     "validation.count",
     "validation.size",
