@@ -268,7 +268,7 @@ def commands(
     running.add_argument("--sharp", type=Path, required=True, help="folder of sharp photographs")
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.set_defaults(act=run)
-    reporting.add_argument("--write", action="store_true", help="put the tables into docs/REPRODUCTION.md")
+    reporting.add_argument("--write", action="store_true", help="put the tables into the document")
     reporting.set_defaults(act=report)
     for command in (running, reporting):
         command.add_argument("--log", type=Path, default=log)

@@ -119,13 +119,13 @@ def report(log: Log, *, write: bool) -> None:
         put({f"claims.py: {name}": text for name, text in parts.items()})
 
 
-def put(parts: dict[str, str]) -> None:
-    """Put texts between their markers in docs/REPRODUCTION.md."""
-    document = DOCUMENT.read_text(encoding="utf-8")
+def put(parts: dict[str, str], path: Path = DOCUMENT) -> None:
+    """Put texts between their markers in a document."""
+    document = path.read_text(encoding="utf-8")
     for name, text in parts.items():
         begin, end = f"<!-- {name} -->\n", "<!-- end -->"
         pattern = re.escape(begin) + ".*?" + re.escape(end)
         document, found = re.subn(pattern, lambda _, t=begin + text + "\n" + end: t, document, flags=re.S)
         if found != 1:
-            raise SystemExit(f"{DOCUMENT} has {found} places for {name}")
-    DOCUMENT.write_text(document, encoding="utf-8")
+            raise SystemExit(f"{path} has {found} places for {name}")
+    path.write_text(document, encoding="utf-8")
