@@ -48,40 +48,40 @@ SCENES = ("identity", "uniform", "camera", "related", "objects", "random")
 ONE_KERNEL = {f"{scene}_weight": float(scene == "uniform") for scene in SCENES}
 
 CHANGES: dict[str, dict[str, Any]] = {
+    # network
     "base": {},
-    # the network
+    "low-rank module": {"low_rank": True},
     "half as wide": {"arguments": {"widths": (16, 32, 48, 80)}},
     "twice as wide": {"arguments": {"widths": (64, 128, 192, 320)}},
-    "low-rank module": {"low_rank": True},
     "NAFNet, narrow": {"network": "nafnet-16", "arguments": {"encoder": (1, 1, 2), "decoder": (1, 1, 1)}},
-    "RADN, small": {"network": "radn", "arguments": SMALL["radn"]},
-    "Uformer-T, small": {"network": "uformer-t", "arguments": SMALL["uformer-t"]},
     "sglrn-t": {"network": "sglrn-t", "channels_last": False},
-    # loss and steps
+    # loss, steps and patches
     "loss: Charbonnier": {"loss": "charbonnier"},
-    "loss: squared error": {"loss": "mse"},
-    "Adam, no decay": {"optimizer": "adam", "weight_decay": 0.0},
     "rate 2.5e-4": {"learning_rate": 2.5e-4},
     "rate 4e-3": {"learning_rate": 4e-3},
-    "constant rate": {"schedule": "constant"},
-    "no average": {"ema": 0.0},
-    # patches
-    "1 patch": {"batch": 1},
     "16 patches": {"batch": 16},
     "16 of 64×64": {"size": 64, "batch": 16},
     "1 of 256×256": {"size": 256, "batch": 1},
-    # the pairs
+    # pairs
     "Eq. 2's defaults": {"pairs": {}},
     "median blur 7 pixels": {"pairs.typical_length": 7.0},
     "median blur 25 pixels": {"pairs.typical_length": 25.0},
     "one kernel a picture": {f"pairs.{key}": value for key, value in ONE_KERNEL.items()},
-    "2 basis kernels at most": {"pairs.most_bases": 2},
-    "curved paths": {"pairs.straight_share": 0.0},
     "blurred in sRGB": {"pairs.linear_share": 0.0},
     "soft photographs too": {"pairs.crisp_share": 0.0},
-    "no saturation": {"pairs.saturation_share": 0.0},
+    # and less likely to matter
+    "no average": {"ema": 0.0},
+    "constant rate": {"schedule": "constant"},
+    "loss: squared error": {"loss": "mse"},
+    "curved paths": {"pairs.straight_share": 0.0},
     "noise in all": {"pairs.noise_free_share": 0.0, "pairs.noise": (0.0, 0.01)},
     "JPEG in all": {"pairs.jpeg_share": 1.0},
+    "2 basis kernels at most": {"pairs.most_bases": 2},
+    "no saturation": {"pairs.saturation_share": 0.0},
+    "1 patch": {"batch": 1},
+    "Adam, no decay": {"optimizer": "adam", "weight_decay": 0.0},
+    "RADN, small": {"network": "radn", "arguments": SMALL["radn"]},
+    "Uformer-T, small": {"network": "uformer-t", "arguments": SMALL["uformer-t"]},
 }
 """Recipe keys that differ from BASE, `pairs.` before those of the table [pairs]."""
 
