@@ -1,10 +1,11 @@
 """Before and after: a region of each photograph, blurred on the left, restored on the right.
 
-    python benchmarks/pictures.py PHOTO... -o docs/pictures [--model MODEL] [--side 480] [--at ROW,COLUMN]
+    python benchmarks/pictures.py PHOTO... -o docs/pictures [--model MODEL] [--side 480] [--at ROW,COLUMN ...]
     unsmear deblur RealBlur_J -o results
     python benchmarks/pictures.py RealBlur_J/*.png -o FOLDER --restored results --side 300 --sheet ten.jpg
 
-The region is where the network changed most, at full size: a whole photograph made smaller hides its blur.
+The region is where the network changed most, at full size: a whole photograph made smaller hides its blur; or
+by --at, once for all or once for each, `most` for the first way.
 With --restored the restored photographs are read, not made; with --sheet one picture holds them all, row by
 row in two columns.
 """
@@ -46,22 +47,25 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the pictures")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--side", type=int, default=480, help="of the region, in pixels")
-    parser.add_argument("--at", help="ROW,COLUMN of the region's corner, instead of where most changed")
+    parser.add_argument("--at", nargs="+", default=["most"], help="ROW,COLUMN of regions' corners, or most")
     parser.add_argument("--restored", type=Path, help="folder of photographs of the same names, restored")
     parser.add_argument("--sheet", help="name of one picture for all")
     parser.add_argument("--prefix", default="", help="of the names of the pictures")
     wanted = parser.parse_args()
     wanted.output.mkdir(parents=True, exist_ok=True)
     made = []
-    for path in wanted.photos:
+    places = wanted.at * len(wanted.photos) if len(wanted.at) == 1 else wanted.at
+    for path, place in zip(wanted.photos, places, strict=True):
         photo = read_photo(path)
         if wanted.restored:
             restored = read_photo(wanted.restored / path.name)
         else:
             restored = unsmear.deblur(photo, model=wanted.model)
         before, after = eight_bit_rgb(photo), eight_bit_rgb(restored)
-        place = wanted.at and tuple(map(int, wanted.at.split(",")))
-        row, column = place or where_most_changed(before, after, wanted.side)
+        if place == "most":
+            row, column = where_most_changed(before, after, wanted.side)
+        else:
+            row, column = map(int, place.split(","))
         parts = [image[row : row + wanted.side, column : column + wanted.side] for image in (before, after)]
         made.append(beside(parts, GAP))
         if not wanted.sheet:
