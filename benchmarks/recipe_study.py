@@ -5,9 +5,10 @@
 
 The base is recipes/unet-s.toml made short: unet-s from first weights, 4 patches of 128×128, float32, AdamW at
 1e-3 after 20 steps, falling as a cosine, the average of the weights with 0.98. CHANGES lists what the other
-runs have instead. A run gets 150 seconds of one core, making its pairs included; how many steps that is, 16
-steps of its own recipe tell first. Photographs and scores are those of claims.py. How far seeds of the base
-are apart shows what may be chance. So short a training tells what learns fast, not what ends well.
+runs have instead. A run gets 150 seconds of one core, making its pairs included. How many steps that is, 16
+steps tell first, of the base and of each run whose step costs something else (COSTS); the others get as many as
+the base. Photographs and scores are those of claims.py. How far seeds of the base are apart shows what may be
+chance. So short a training tells what learns fast, not what ends well.
 
 A run is a line of the log with its gains on each picture; runs that are in the log are not run again.
 `report` needs the log alone; --write puts its table into docs/TRAINING.md.
@@ -84,6 +85,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "Uformer-T, small": {"network": "uformer-t", "arguments": SMALL["uformer-t"]},
 }
 """Recipe keys that differ from BASE, `pairs.` before those of the table [pairs]."""
+COSTS = {"network", "arguments", "low_rank", "size", "batch"}
+"""Keys that alter what a step costs."""
 
 
 def values(name: str, seed: int, iterations: int) -> dict[str, Any]:
@@ -125,9 +128,11 @@ def run_all(options: argparse.Namespace) -> None:
     }
     for seed in options.seeds:
         for name in options.only or CHANGES:
-            if (name, seed) in read_log(options.log, FIELDS):
+            done = read_log(options.log, FIELDS)
+            if (name, seed) in done:
                 continue
-            steps = round(SECONDS / step_seconds(name, seed, used))
+            alike = ("base", seed) in done and not COSTS & CHANGES[name].keys()
+            steps = done["base", seed]["steps"] if alike else round(SECONDS / step_seconds(name, seed, used))
             begun = time.process_time()
             model, losses = trained(name, seed, steps, used)
             seconds = time.process_time() - begun
