@@ -6,9 +6,9 @@
 The base is recipes/unet-s.toml made short: unet-s from first weights, 4 patches of 128×128, float32, AdamW at
 1e-3 after 20 steps, falling as a cosine, the average of the weights with 0.98. CHANGES lists what the other
 runs have instead. A run gets 150 seconds of one core, making its pairs included. How many steps that is, 16
-steps tell first, of the base and of each run whose step costs something else (COSTS); the others get as many as
-the base. Photographs and scores are those of claims.py. How far seeds of the base are apart shows what may be
-chance. So short a training tells what learns fast, not what ends well.
+steps tell first, of the base and of each run whose step costs something else (COSTS); the others get as many
+as the base. Photographs and scores are those of claims.py. How far seeds of the base are apart shows what
+may be chance. So short a training tells what learns fast, not what ends well.
 
 A run is a line of the log with its gains on each picture; runs that are in the log are not run again.
 `report` needs the log alone; --write puts its table into docs/TRAINING.md.
