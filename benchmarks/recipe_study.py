@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from claims import HELD_PHOTOS, ROOT, SMALL, Scored, commands, read_log, write
-from claims_report import put
+from claims_report import BLURRED, put
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.costs import parameters
 from unsmear.photo import find_photos
@@ -36,7 +36,6 @@ LOG = ROOT / "recipes" / "history" / "recipe-study.jsonl"
 DOCUMENT = ROOT / "docs" / "TRAINING.md"
 FIELDS = ("name", "seed")
 SETS = {"adaptive": "Eq. 2", "GoPro": "GoPro", "REDS": "REDS", "Koehler": "Köhler", "Lai": "Lai"}
-BLURRED = 40.0  # dB of the input; what is above is not blurred, and is not scored
 SECONDS, PROBES = 150.0, (4, 20)
 
 UNET = tomllib.loads((ROOT / "recipes" / "unet-s.toml").read_text(encoding="utf-8"))
