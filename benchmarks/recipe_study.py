@@ -62,6 +62,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "16 patches": {"batch": 16},
     "16 of 64×64": {"size": 64, "batch": 16},
     "1 of 256×256": {"size": 256, "batch": 1},
+    "1 of 256×256 in the second half": {"patches": [{"from_step": 0.5, "size": 256, "batch": 1}]},
     # pairs
     "Eq. 2's defaults": {"pairs": {}},
     "median blur 7 pixels": {"pairs.typical_length": 7.0},
@@ -83,8 +84,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "RADN, small": {"network": "radn", "arguments": SMALL["radn"]},
     "Uformer-T, small": {"network": "uformer-t", "arguments": SMALL["uformer-t"]},
 }
-"""Recipe keys that differ from BASE, `pairs.` before those of the table [pairs]."""
-COSTS = {"network", "arguments", "low_rank", "size", "batch"}
+"""Recipe keys that differ from BASE, `pairs.` before those of [pairs]; `from_step` is a share of steps."""
+COSTS = {"network", "arguments", "low_rank", "size", "batch", "patches"}
 """Keys that alter what a step costs."""
 
 
@@ -94,6 +95,11 @@ def values(name: str, seed: int, iterations: int) -> dict[str, Any]:
     for key, value in CHANGES[name].items():
         table, _, inner = key.partition(".")
         result[table] = result["pairs"] | {inner: value} if inner else value
+    if "patches" in CHANGES[name]:
+        stages = CHANGES[name]["patches"]
+        result["patches"] = [
+            stage | {"from_step": round(stage["from_step"] * iterations)} for stage in stages
+        ]
     return result
 
 
