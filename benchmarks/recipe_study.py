@@ -1,17 +1,19 @@
 """What gives most in a minute of a core: one thing changed at a time, the same core time for each.
 
     python benchmarks/recipe_study.py run --sharp PHOTOS --data DATA [--seeds 0] [--only NAME ...]
+    python benchmarks/recipe_study.py run --sharp PHOTOS --data DATA --seeds 0 --budget 1500 --only NAME ...
     python benchmarks/recipe_study.py report [--write]
 
 The base is recipes/unet-s.toml made short: unet-s from first weights, 4 patches of 128×128, float32, AdamW at
 1e-3 after 20 steps, falling as a cosine, the average of the weights with 0.98. CHANGES lists what the other
-runs have instead. A run gets 150 seconds of one core, making its pairs included. How many steps that is, 16
-steps tell first, of the base and of each run whose step costs something else (COSTS); the others get as many
-as the base. Photographs and scores are those of claims.py. How far seeds of the base are apart shows what
-may be chance. So short a training tells what learns fast, not what ends well.
+runs have instead. A run gets 150 seconds of one core (or --budget), making its pairs included. How many steps
+that is, 16 steps tell first, of the base and of each run whose step costs something else (COSTS); the others
+get as many as the base. Photographs and scores are those of claims.py. How far seeds of the base are apart
+shows what may be chance. So short a training tells what learns fast, not what ends well; the ten times longer
+ones tell a little of that.
 
 A run is a line of the log with its gains on each picture; runs that are in the log are not run again.
-`report` needs the log alone; --write puts its table into docs/TRAINING.md.
+`report` needs the log alone; --write puts its tables into docs/TRAINING.md.
 """
 
 import argparse
@@ -24,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import spearmanr
 
 from claims import HELD_PHOTOS, ROOT, SMALL, Scored, commands, read_log, write
-from claims_report import BLURRED, put
+from claims_report import BLURRED, Log, put
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.costs import parameters
 from unsmear.photo import find_photos
@@ -34,9 +37,9 @@ from unsmear.training import make_recipe, train
 
 LOG = ROOT / "recipes" / "history" / "recipe-study.jsonl"
 DOCUMENT = ROOT / "docs" / "TRAINING.md"
-FIELDS = ("name", "seed")
+FIELDS = ("name", "seed", "budget")
 SETS = {"adaptive": "Eq. 2", "GoPro": "GoPro", "REDS": "REDS", "Koehler": "Köhler", "Lai": "Lai"}
-SECONDS, PROBES = 150.0, (4, 20)
+BUDGET, LONGER, PROBES, CORRELATED = 150, 1500, (4, 20), 10
 
 UNET = tomllib.loads((ROOT / "recipes" / "unet-s.toml").read_text(encoding="utf-8"))
 BASE: dict[str, Any] = UNET | {
@@ -54,6 +57,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "half as wide": {"arguments": {"widths": (16, 32, 48, 80)}},
     "twice as wide": {"arguments": {"widths": (64, 128, 192, 320)}},
     "NAFNet, narrow": {"network": "nafnet-16", "arguments": {"encoder": (1, 1, 2), "decoder": (1, 1, 1)}},
+    "NAFNet, narrow and deep": {
+        "network": "nafnet-16",
+        "arguments": {"encoder": (1, 1, 1, 4), "decoder": (1, 1, 1, 1)},
+    },
     "sglrn-t": {"network": "sglrn-t", "channels_last": False},
     # loss, steps and patches
     "loss: Charbonnier": {"loss": "charbonnier"},
@@ -134,10 +141,12 @@ def run_all(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         for name in options.only or CHANGES:
             done = read_log(options.log, FIELDS)
-            if (name, seed) in done:
+            budget = options.budget
+            if (name, seed, budget) in done:
                 continue
-            alike = ("base", seed) in done and not COSTS & CHANGES[name].keys()
-            steps = done["base", seed]["steps"] if alike else round(SECONDS / step_seconds(name, seed, used))
+            base = done.get(("base", seed, budget))
+            alike = base and not COSTS & CHANGES[name].keys()
+            steps = base["steps"] if alike else round(budget / step_seconds(name, seed, used))
             begun = time.process_time()
             model, losses = trained(name, seed, steps, used)
             seconds = time.process_time() - begun
@@ -146,32 +155,45 @@ def run_all(options: argparse.Namespace) -> None:
                 for of, each in scored.gains(model).items()
                 if of in SETS
             }
-            row = {"name": name, "seed": seed, "steps": steps, "seconds": round(seconds, 1)}
+            row = {"name": name, "seed": seed, "budget": budget, "steps": steps, "seconds": round(seconds, 1)}
             write(options.log, row | {"parameters": parameters(model), "losses": losses, "gains": gains})
             means = {of: round(statistics.fmean(each), 3) for of, each in gains.items()}
             print(name, seed, f"{steps} steps, {seconds:.0f} s", means, flush=True)
 
 
-def report(options: argparse.Namespace) -> None:
-    log = read_log(options.log, FIELDS)
+def table(log: Log, budget: int) -> str:
     lines = [
         "| change | seeds | steps | " + " | ".join(SETS.values()) + " |",
         "|---|---:|---:|" + "---:|" * len(SETS),
     ]
+    gains: dict[str, list[float]] = {of: [] for of in SETS}
     for name in CHANGES:
-        rows = [row for (of, _), row in sorted(log.items()) if of == name]
+        rows = [row for (of, _, seconds), row in sorted(log.items()) if (of, seconds) == (name, budget)]
         if rows:
             cells = []
             for of in SETS:
                 means = [statistics.fmean(row["gains"][of]) for row in rows]
+                gains[of].append(statistics.fmean(means))
                 span = f" ({min(means):+.2f} to {max(means):+.2f})" if len(means) > 1 else ""
-                cells.append(f"{statistics.fmean(means):+.2f}{span}")
+                cells.append(f"{gains[of][-1]:+.2f}{span}")
             steps = round(statistics.fmean(row["steps"] for row in rows))
             lines.append(f"| {name} | {len(rows)} | {steps} | {' | '.join(cells)} |")
-    text = "\n".join(lines)
-    print(text)
+    if len(gains["REDS"]) >= CORRELATED:
+        both = spearmanr(gains["REDS"], gains["adaptive"]).statistic
+        lines += [
+            "",
+            f"Spearman's correlation of the gains on REDS and on Eq. 2, over the changes: {both:.2f}.",
+        ]
+    return "\n".join(lines)
+
+
+def report(options: argparse.Namespace) -> None:
+    log = read_log(options.log, FIELDS)
+    parts = {f"recipe_study.py: {budget} seconds": table(log, budget) for budget in (BUDGET, LONGER)}
+    for name, text in parts.items():
+        print(f"{name}\n\n{text}\n")
     if options.write:
-        put({"recipe_study.py": text}, DOCUMENT)
+        put(parts, DOCUMENT)
 
 
 def main() -> None:
@@ -180,6 +202,7 @@ def main() -> None:
         "--data", type=Path, required=True, help="folder with pairs/GoPro, REDS, Koehler, Lai"
     )
     running.add_argument("--only", nargs="+", choices=list(CHANGES), metavar="NAME", help="these changes")
+    running.add_argument("--budget", type=int, default=BUDGET, help="seconds of a core for a run")
     options = parser.parse_args()
     options.act(options)
 
