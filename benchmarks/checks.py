@@ -1,10 +1,13 @@
-"""The default on every development pair, its slow half kept: to try checks, or other weights of unet-s.
+"""The default on every development pair, its slow half kept: to try checks, or other weights.
 
     python benchmarks/checks.py keep --data DATA --kept FOLDER [--sets GoPro REDS]      # 30 s a picture, once
-    python benchmarks/checks.py score --data DATA --kept FOLDER [--plain CHECKPOINT]    # 3 s a picture
+    python benchmarks/checks.py score --data DATA --kept FOLDER                         # 3 s a picture
+    python benchmarks/checks.py score --data DATA --kept FOLDER --filler CHECKPOINT --witness CHECKPOINT
+
+(With `--fast` after both for what `unsmear deblur --fast` does, in a folder of its own.)
 
 `keep` stores the estimated kernels of each pair and what guided-s makes of them. `score` has `Deblurrer` do
-the rest with that: the checks, unet-s (or the weights of --plain), mixing, rounding to 8 bit. Gains are over
+the rest with that: the checks, the other networks (or those given), mixing, rounding to 8 bit. Gains are over
 the blurred input in dB: GoPro and REDS RGB, Köhler by shift up to 128 and gain against one preview frame, Lai
 and Levin by shift. DATA holds pairs/GoPro, REDS, Koehler, Lai and Levin as they were downloaded.
 """
@@ -29,7 +32,10 @@ from unsmear.evaluation.benchmarks.base import read_picture
 from unsmear.metrics import psnr_rgb, psnr_shift, psnr_shift_gain
 from unsmear.models import by_kernels
 from unsmear.models.by_kernels import (
-    PLAIN_MODEL,
+    ESTIMATE_PIXELS,
+    FAST_PIXELS,
+    FILLER,
+    WITNESS,
     Deblurrer,
     Estimate,
     GuidedPixels,
@@ -67,8 +73,8 @@ def pairs(name: str, folder: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
 class Kept(Deblurrer):
     """Gives what guided-s made, and does the rest itself."""
 
-    def __init__(self, restored: Tensor, plain: TiledRestorer) -> None:
-        super().__init__(TiledRestorer(torch.nn.Identity()), plain=plain)
+    def __init__(self, restored: Tensor, witness: TiledRestorer, filler: TiledRestorer, mix: bool) -> None:
+        super().__init__(TiledRestorer(torch.nn.Identity()), witness=witness, filler=filler, mix=mix)
         self.restored = restored
 
     def _restore_guided(self, source: Pixels, field: KernelField, target: Pixels, progress: Any) -> Pixels:
@@ -107,7 +113,8 @@ def keep(options: argparse.Namespace) -> None:
             if path.exists():
                 continue
             source, restored = TensorPixels(blurred), TensorPixels(torch.empty_like(blurred))
-            estimate = estimate_kernels(source, guided)
+            judge, pixels = (None, FAST_PIXELS) if options.fast else (guided, ESTIMATE_PIXELS)
+            estimate = estimate_kernels(source, judge, pixels=pixels)
             guided.restore(GuidedPixels(source, estimate.field.scaled(estimate.factor)), restored)
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path, estimate, restored.values)
@@ -115,7 +122,7 @@ def keep(options: argparse.Namespace) -> None:
 
 
 def score(options: argparse.Namespace) -> None:
-    plain = TiledRestorer(load_checkpoint(options.plain))
+    others = [TiledRestorer(load_checkpoint(name)) for name in (options.witness, options.filler)]
     print("| set | mean | least | largest | worse | untouched |\n|---|---:|---:|---:|---:|---:|")
     for name in options.sets:
         gains, untouched = [], 0
@@ -123,7 +130,7 @@ def score(options: argparse.Namespace) -> None:
             estimate, restored = read(options.kept / f"{name}-{stem}.safetensors", blurred)
             by_kernels.estimate_kernels = lambda *_, found=estimate, **__: found  # type: ignore[assignment]
             result = TensorPixels(torch.empty_like(blurred))
-            Kept(restored, plain).restore(TensorPixels(blurred), result)
+            Kept(restored, *others, mix=not options.fast).restore(TensorPixels(blurred), result)
             output = (result.values.clamp(0, 1) * 255).round() / 255
             untouched += torch.equal(output, blurred)
             gains.append(float(SETS[name](output, sharp) - SETS[name](blurred, sharp)))
@@ -146,8 +153,10 @@ def main() -> None:
         command.add_argument("--data", type=Path, required=True)
         command.add_argument("--kept", type=Path, required=True, help="folder of what `keep` found")
         command.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+        command.add_argument("--fast", action="store_true")
         command.set_defaults(act=act)
-    command.add_argument("--plain", default=PLAIN_MODEL)
+    command.add_argument("--witness", default=WITNESS)
+    command.add_argument("--filler", default=FILLER)
     options = parser.parse_args()
     options.act(options)
 

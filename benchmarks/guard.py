@@ -8,9 +8,9 @@ spread, spoiled by something that is not motion: defocus (a disc), a Gaussian, n
 JPEG at quality 30. Besides, made here: text, line art, a gradient, one colour, white noise.
 
 They are those of a folder, which should hold none that a network was trained on; or the fifty of PACKAGES,
-which guided-s and unet-s have never seen: scikit-image's, and those of Debian's wallpaper packages that are
-photographs and not moved, each package unpacked into a folder of its name (apt-get download mate-backgrounds;
-dpkg-deb -x mate-backgrounds_*.deb FOLDER/mate-backgrounds).
+which guided-s, unet-s and nafnet-s have never seen: scikit-image's, and those of Debian's wallpaper packages
+that are photographs and not moved, each package unpacked into a folder of its name (apt-get download
+mate-backgrounds; dpkg-deb -x mate-backgrounds_*.deb FOLDER/mate-backgrounds).
 
 Two scores a picture: PSNR of the output to the input, which is infinite where nothing was changed, and where
 there is a truth (the photograph before it was spoiled, and for what is made here the picture itself), by how

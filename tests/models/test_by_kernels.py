@@ -7,7 +7,7 @@ from torch import nn
 
 import unsmear
 from unsmear.basis.kernels import camera_shake, defocus, linear_motion
-from unsmear.blurring import blur
+from unsmear.blurring import blur, luma
 from unsmear.errors import KernelError, ModelError
 from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import guided_input
@@ -148,8 +148,10 @@ def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(
 
     def restored(network: nn.Module, more: float = 0.05) -> tuple[torch.Tensor, str]:
         result = TensorPixels(torch.empty_like(photo))
-        plain = TiledRestorer(Brightener(more), precision="fp32")
-        deblurrer = Deblurrer(TiledRestorer(network, precision="fp32"), plain=plain, fill=fill)
+        other = TiledRestorer(Brightener(more), precision="fp32")
+        deblurrer = Deblurrer(
+            TiledRestorer(network, precision="fp32"), witness=other, filler=other if fill else None
+        )
         deblurrer.restore(TensorPixels(photo), result)
         return result.values, deblurrer.said
 
@@ -158,7 +160,7 @@ def test_what_kernels_half_explain_is_mixed_with_what_is_restored_without(
     alone = TensorPixels(torch.empty_like(photo))
     TiledRestorer(Believer(), precision="fp32").restore(GuidedPixels(TensorPixels(photo), known), alone)
     half = sum(checking.BELIEF) / 2
-    little = sum(by_kernels.PLAIN_BELIEF) / 2  # what is restored without kernels has a share of a half
+    little = sum(by_kernels.FILLED_BELIEF) / 2  # what is restored without kernels has a share of a half
     asked = 2 * half + sum(checking.AGREED) / 2  # the agreement that is half enough
     for left, agreed, believed, share in (
         (half, 2.0, 0.5, 1.0),
@@ -220,14 +222,14 @@ def test_what_is_explained_is_restored_more_boldly(tile, sharp, known, monkeypat
     guided.restore(pixels, alone)
     TiledRestorer(Variation(), precision="fp32", tile=tile).restore(pixels, calm)
     monkeypatch.setattr(by_kernels, "agreement", lambda *_: 2.0)
-    plain = TiledRestorer(Brightener(0.05), precision="fp32")
+    other = TiledRestorer(Brightener(0.05), precision="fp32")
     assert not torch.allclose(calm.values, alone.values, atol=0.05)
     for left, part in ((0.1, 0.8), (sum(by_kernels.BOLD) / 2, 0.4)):
         monkeypatch.setattr(by_kernels, "unexplained", lambda *_, left=left: left)
         expected = torch.lerp(alone.values, calm.values, part)
-        for fill in (True, False):
-            Deblurrer(guided, plain=plain, fill=fill, tile=tile).restore(TensorPixels(photo), result)
-            assert torch.allclose(result.values, expected, atol=1e-3), (left, fill)
+        for filler in (other, None):
+            Deblurrer(guided, witness=other, filler=filler, tile=tile).restore(TensorPixels(photo), result)
+            assert torch.allclose(result.values, expected, atol=1e-3), (left, filler)
 
 
 def test_a_network_that_declares_its_channels_only_will_do_in_tiles_of_its_restorer(
@@ -255,19 +257,61 @@ def test_a_network_that_declares_its_channels_only_will_do_in_tiles_of_its_resto
 
 
 @pytest.mark.parametrize("pixels", [1_000_000, 10_000])
-def test_a_photo_that_the_check_saw_whole_is_not_restored_again(pixels, sharp, known, monkeypatch) -> None:
+def test_the_witness_says_how_far_and_the_filler_restores_all_of_the_photo(
+    pixels, sharp, known, monkeypatch
+) -> None:
     find(known, monkeypatch)
-    for name, value in (("unexplained", 0.6), ("agreement", 0.0), ("direction", 1.3), ("sidedness", 0.5)):
+    for name, value in (("unexplained", 0.6), ("direction", 1.3), ("sidedness", 0.5)):
         monkeypatch.setattr(by_kernels, name, lambda *_, value=value: value)
     monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", pixels)
-    photo, network = 0.8 * sharp, Brightener(0.1)
+    photo, networks = 0.8 * sharp, (Brightener(0.05), Brightener(0.1))
+    small, _ = by_kernels.reduced(TensorPixels(photo), pixels)
+
+    def agreement(grey: torch.Tensor, _: torch.Tensor, without: torch.Tensor, __: object) -> float:
+        assert torch.equal(grey, luma(small))
+        assert torch.allclose(without, luma(small + 0.05))
+        return 0.0
+
+    monkeypatch.setattr(by_kernels, "agreement", agreement)
     result = TensorPixels(torch.empty_like(photo))
-    plain = TiledRestorer(network, precision="fp32")
-    Deblurrer(TiledRestorer(Believer(), precision="fp32"), plain=plain, pixels=pixels).restore(
-        TensorPixels(photo), result
-    )
-    assert torch.allclose(result.values, photo + 0.05, atol=1e-6)  # half of what it changes
-    assert network.calls == (1 if photo[0].numel() <= pixels else 2)
+    witness, filler = (TiledRestorer(network, precision="fp32") for network in networks)
+    Deblurrer(
+        TiledRestorer(Believer(), precision="fp32"), witness=witness, filler=filler, pixels=pixels
+    ).restore(TensorPixels(photo), result)
+    assert torch.allclose(result.values, photo + 0.05, atol=1e-6)  # half of what the filler changes
+    assert [network.calls for network in networks] == [1, 1]
+
+
+@pytest.mark.parametrize(("left", "mix", "calls"), [(0.5, True, 1), (0.5, False, 0), (0.7, False, 1)])
+def test_without_mixing_only_what_kernels_explain_nothing_of_is_filled(
+    left, mix, calls, shaken, known, monkeypatch
+) -> None:
+    find(known, monkeypatch)
+    signs = {"unexplained": left, "agreement": 0.9, "trace": 0.0, "direction": 1.3, "sidedness": 0.5}
+    for name, value in signs.items():
+        monkeypatch.setattr(by_kernels, name, lambda *_, value=value: value)
+    network, filler = Believer(), Brightener(0.1)
+    restorers = [TiledRestorer(x, precision="fp32") for x in (network, Brightener(0.05), filler)]
+    result = TensorPixels(torch.empty_like(shaken))
+    restorer = Deblurrer(restorers[0], witness=restorers[1], filler=restorers[2], mix=mix)
+    restorer.restore(TensorPixels(shaken), result)
+    assert ("believed to" in restorer.said) is (left == 0.5) and filler.calls == calls
+
+
+@pytest.mark.parametrize(("network", "whole"), [(Believer(), True), (Inverter(), False)])
+def test_a_large_photo_is_restored_only_if_its_copy_is_believed(
+    network, whole, shaken, known, monkeypatch
+) -> None:
+    monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", 10_000)
+    find(known, monkeypatch)
+    sizes: list[int] = []
+    network.register_forward_hook(lambda _, seen, __: sizes.append(seen[0].shape[-2] * seen[0].shape[-1]))
+    result, parts = TensorPixels(torch.empty_like(shaken)), list[float]()
+    restorer = Deblurrer(TiledRestorer(network, precision="fp32"))
+    restorer.restore(TensorPixels(shaken), result, progress=parts.append)
+    assert sizes[0] <= 10_000 and (max(sizes) >= shaken[0].numel()) is whole
+    assert torch.equal(result.values, shaken) is not whole
+    assert sum(parts) == pytest.approx(1)
 
 
 def test_what_is_soft_alike_in_all_directions_is_left_alone(sharp, known, monkeypatch) -> None:
@@ -280,8 +324,8 @@ def test_what_is_soft_alike_in_all_directions_is_left_alone(sharp, known, monkey
     )
     for photo, rows_only, left in ((disc, True, True), (line, False, True), (line, True, False)):
         result = TensorPixels(torch.empty_like(photo))
-        plain = TiledRestorer(Sharpener(rows_only), precision="fp32")
-        Deblurrer(TiledRestorer(Believer(), precision="fp32"), plain=plain).restore(
+        other = TiledRestorer(Sharpener(rows_only), precision="fp32")
+        Deblurrer(TiledRestorer(Believer(), precision="fp32"), witness=other, filler=other).restore(
             TensorPixels(photo), result
         )
         assert torch.equal(result.values, photo) is left

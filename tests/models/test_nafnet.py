@@ -113,6 +113,28 @@ def test_windows_are_of_the_same_part_of_the_photograph_at_every_level():
     assert [stage[0].window for stage in stages] == [(side, side) for side in sides]
 
 
+def test_means_at_every_few_pixels_are_those_of_the_windows_around_them():
+    x = torch.randn(2, 24, 40, 3, generator=torch.Generator().manual_seed(0))
+    exact, coarse = window_means(x, (12, 20)), window_means(x, (12, 20), 4)
+    assert coarse.shape == (2, 6, 10, 3)
+    torch.testing.assert_close(coarse[:, 1:-1, 2:-2], exact[:, 5:-5:4, 9:-9:4], atol=1e-5, rtol=0)
+
+
+def test_between_means_at_every_few_pixels_the_picture_is_restored_nearly_alike():
+    x = image(1, 96, 128)
+    exact, coarse, whole = (
+        infer(network(**options), x)
+        for options in ({"local_window": 20}, {"local_window": 20, "local_step": 4}, {})
+    )
+    assert 0 < (coarse - exact).abs().mean() < 0.3 * (whole - exact).abs().mean()
+
+
+@pytest.mark.parametrize(("window", "step"), [(48, 3), (48, 32), (32, 16), (40, 16)])
+def test_a_window_of_no_odd_number_of_steps_is_refused(window, step):
+    with pytest.raises(ModelError, match=rf"local_window={window}, local_step={step}: expected a step that"):
+        create("nafnet-16", local_window=window, local_step=step)
+
+
 def test_local_statistics_are_for_evaluation_only():
     model, x = network(local_window=16), image()
     assert not torch.equal(infer(model, x), infer(network(), x))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unsmear.errors import ModelError, UnreadablePhoto
-from unsmear.models.by_kernels import ESTIMATE_PIXELS, FAST_PIXELS, PLAIN_MODEL, Deblurrer
+from unsmear.models.by_kernels import ESTIMATE_PIXELS, FAST_PIXELS, FILLER, WITNESS, Deblurrer
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.restoring import Precision, find_device, image_channels
 from unsmear.models.tiling import STATISTICS, Pixels, Statistics, TensorPixels, TiledRestorer
@@ -76,10 +76,10 @@ def deblur(
         by: "network" has a network restore by itself; "kernels" estimates the blur kernels and undoes them by
             total variation (the guided network in the package says how far to believe them, and `model` is
             left aside); "auto" does both with a guided network, as the one in the package, where kernels do
-            not explain the photo by `unet-s`, and has other networks restore by themselves.
+            not explain the photo by `nafnet-s`, and has other networks restore by themselves.
         fast: look for one blur in all of the photo, not also for those of its parts, and at half a megapixel
-            instead of one, and leave what it does not explain as it is. A network that restores by itself is
-            as fast without.
+            instead of one, and where it explains a part leave the rest as it is. A network that restores by
+            itself is as fast without.
 
     Returns:
         the restored picture: a Photo for a path, otherwise what was given, with its type, shape, alpha and
@@ -132,23 +132,24 @@ def make_restorer(
         )
     if not guided:
         return tiled
-    plain = None
-    if by == "auto":
-        where = next(network.parameters()).device
-        plain = TiledRestorer(_loaded(PLAIN_MODEL, str(where), 0), precision=precision, tile=tile)
-    pixels = FAST_PIXELS if fast else ESTIMATE_PIXELS
+    where = str(next(network.parameters()).device)
+
+    def shipped(name: str) -> TiledRestorer:
+        return TiledRestorer(_loaded(name, where, 0), precision=precision, tile=tile)
+
     return Deblurrer(
         tiled,
         by_network=by == "auto",
         areas=not fast,
-        plain=plain,
-        fill=not fast,
-        pixels=pixels,
+        witness=shipped(WITNESS) if by == "auto" else None,
+        filler=shipped(FILLER) if by == "auto" else None,
+        mix=not fast,
+        pixels=FAST_PIXELS if fast else ESTIMATE_PIXELS,
         tile=tile,
     )
 
 
-@functools.lru_cache(maxsize=3)
+@functools.lru_cache(maxsize=4)
 def _loaded(model: str, device: str, changed: int) -> nn.Module:
     """Load a network once for many calls; `changed` is the time of its file."""
     return load_checkpoint(model).to(torch.device(device))

@@ -65,9 +65,7 @@ def _network(network: nn.Module, name: str, device: str) -> Restorer:
         network = network.to(find_device(device))
     weight = next(network.parameters(), None)
     place = torch.device("cpu") if weight is None else weight.device
-    plain = companion(network)
-    if plain is not None:
-        plain = plain.to(place)
+    others = [other.to(place) for other in companions(network)]
 
     def run(_: PairFiles, blurred: Tensor) -> Tensor:
         training = network.training
@@ -75,7 +73,7 @@ def _network(network: nn.Module, name: str, device: str) -> Restorer:
         try:
             with torch.inference_mode():
                 if image_channels(network) > 3:
-                    restored: Tensor = deblurred(blurred, network, plain, precision="fp32")
+                    restored: Tensor = deblurred(blurred, network, *others, precision="fp32")
                 elif not hasattr(network, "size_multiple"):
                     restored = network(blurred[None].to(place))[0]
                 else:
@@ -87,7 +85,7 @@ def _network(network: nn.Module, name: str, device: str) -> Restorer:
     about = {
         "name": name,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "weights_sha256": weights_sha256(network, plain),
+        "weights_sha256": weights_sha256(network, *others),
         "device": str(place),
         "header": getattr(network, "header", None),
     }
@@ -100,18 +98,18 @@ def check_source(source: str | Path) -> None:
         raise EvaluationError(f"{source}: there is no such folder of results, and no such checkpoint file")
 
 
-def companion(network: nn.Module) -> nn.Module | None:
-    """The network that restores where the kernels of a guided one explain nothing; None for others."""
-    from unsmear.models.by_kernels import PLAIN_MODEL
+def companions(network: nn.Module) -> list[nn.Module]:
+    """The witness and the filler of a guided network (`Deblurrer`); none for others."""
+    from unsmear.models.by_kernels import FILLER, WITNESS
     from unsmear.models.checkpoints import load_checkpoint
 
-    return load_checkpoint(PLAIN_MODEL) if image_channels(network) > 3 else None
+    return [load_checkpoint(name) for name in (WITNESS, FILLER)] if image_channels(network) > 3 else []
 
 
-def weights_sha256(*networks: nn.Module | None) -> str:
+def weights_sha256(*networks: nn.Module) -> str:
     """Hash of names, types, shapes and bytes of all that networks store, whatever file they came from."""
     digest = hashlib.sha256()
-    states = [network.state_dict() for network in networks if network is not None]
+    states = [network.state_dict() for network in networks]
     for name, tensor in (item for state in states for item in sorted(state.items())):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

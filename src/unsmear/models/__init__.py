@@ -52,6 +52,9 @@ class Network(NamedTuple):
 _UFORMER_B: Mapping[str, Any] = {"width": 32, "depths": (1, 2, 8, 8, 2, 8, 8, 2, 1)}
 _UFORMER_COUNT = "its code counts windows at a border as whole, and norms as products"
 _UFORMER_SMALL = f"counted there without modulators; {_UFORMER_COUNT}"
+_NAFNET_S: Mapping[str, Any] = {
+    "width": 16, "encoder": (1, 1, 1, 4), "decoder": (1, 1, 1, 1), "local_window": 240, "local_step": 16,
+}  # fmt: skip
 _COUNTED = "theirs counted in the official code"
 
 NETWORKS: Mapping[str, Network] = {
@@ -63,6 +66,7 @@ NETWORKS: Mapping[str, Network] = {
     "sglrn-b": Network(Uformer, _UFORMER_B, low_rank=True),
     "guided-s": Network(GuidedUNet, {}, reason="our own"),
     "unet-s": Network(UNet, {}, reason="our own, guided-s without guides"),
+    "nafnet-s": Network(NAFNet, _NAFNET_S, reason="our own: 12 blocks, means over windows"),
     "nafnet-16": Network(NAFNet, {"width": 16}, published=(4.35, 4.1)),
     "nafnet-32": Network(NAFNet, {"width": 32}, published=(17.11, 16.0)),
     "nafnet-64": Network(NAFNet, {"width": 64}, published=(67.89, 63.1)),

@@ -49,19 +49,22 @@ FAST_PIXELS = 500_000
 JUDGED_PIXELS = 250_000
 """Pixels of the copy on which a guided network judges kernels."""
 
-PLAIN_MODEL = "unet-s"
+WITNESS = "unet-s"
+"""The network of the package that restores without kernels, to hold what they make of a photo against."""
+
+FILLER = "nafnet-s"
 """The network of the package that restores without kernels what they do not explain."""
 
-PLAIN_BELIEF = (0.75, 0.65)
+FILLED_BELIEF = (0.75, 0.65)
 """From 0 to 1 between these unexplained parts the photo gives way to what is restored without kernels."""
 
-PLAIN_AGREED = (-0.1, 0.1)
+FILLED_AGREED = (-0.1, 0.1)
 """The same for these agreements: where the two ways part, of neither is anything known."""
 
-PLAIN_DIRECTION = (1.17, 1.22)
+FILLED_DIRECTION = (1.17, 1.22)
 """The same for these values of `direction`: what is soft alike in all directions was out of focus."""
 
-PLAIN_SIDED = (0.06, 0.17)
+FILLED_SIDED = (0.06, 0.17)
 """The same for these values of `sidedness`: what is given back alike to all was soft, not moved."""
 
 BOLD = (0.45, 0.2)
@@ -85,6 +88,7 @@ _COST_WEIGHT = 1e-2  # of the filter by whose results a kernel for all and the c
 _MOST_KERNELS = 4  # are refined, the others' places shared among them
 _LEAST_SHARE = 0.04  # of the photo; below a kernel is not taken
 _SEEN_SHARE = 0.1  # of the photo; below a kernel's length is not reported
+_LEAST_BELIEF = 0.005  # in kernels: less would be said to be 0 %
 _MORE = 1.25  # the whole picture's kernel must promise so much more than those of areas
 _CLEARLY = 0.995  # the camera's must be better by this: what else it finds are errors (docs/ESTIMATION.md)
 
@@ -93,9 +97,11 @@ class Deblurrer:
     """Restores photos by the kernels that it finds in them.
 
     A network's result is blurred again by the kernels, and held against what another network restores
-    without any (models/checking.py). The less it explains the photo, because there is no motion blur, or one
-    that changes too much over the picture, and the less the two go one way, the nearer the result is drawn
-    to what is restored without kernels and, where they explain next to nothing, to the photo as it was.
+    without any (models/checking.py); of a larger photo that of a copy of `ESTIMATE_PIXELS`, and the photo
+    itself is restored by kernels only if they are believed. The less it explains the photo, because there is
+    no motion blur, or one that changes too much over the picture, and the less the two go one way, the nearer
+    the result is drawn to what is restored without kernels and, where they explain next to nothing, to the
+    photo as it was.
 
     Args:
         network: restores with a guided network; None: total variation without any check, which fits the photo
@@ -105,10 +111,12 @@ class Deblurrer:
         areas: whether kernels are looked for in areas of the photo too, each of which may hold elsewhere;
             otherwise one kernel, or those of a camera that turns, for all of it: less is found, in half the
             time (docs/DEBLURRING.md).
-        plain: restores without kernels, to hold the network's result against; None, or where total variation
-            restores: that is not done.
-        fill: whether what kernels do not explain is restored by `plain`; otherwise it is left as it is, as
-            where total variation restores.
+        witness: restores without kernels, to hold the network's result against; None, or where total
+            variation restores: that is not done.
+        filler: restores what kernels do not explain, as far as the witness's result is one to believe; None:
+            it is left as it is, as where total variation restores or there is no witness.
+        mix: whether a photo that kernels explain in part is restored by both; otherwise the result by kernels
+            is mixed with the photo, which saves a restoration.
         pixels: to which larger photos are reduced for the estimate.
         tile: side of the largest tile in pixels, for total variation; the network has its own.
 
@@ -122,14 +130,15 @@ class Deblurrer:
         *,
         by_network: bool = True,
         areas: bool = True,
-        plain: TiledRestorer | None = None,
-        fill: bool = True,
+        witness: TiledRestorer | None = None,
+        filler: TiledRestorer | None = None,
+        mix: bool = True,
         pixels: int = ESTIMATE_PIXELS,
         tile: int | None = None,
     ) -> None:
         self.network, self.by_network, self.tile, self.said = network, by_network, tile, ""
         self.pixels = pixels
-        self.plain, self.fill = plain, fill
+        self.witness, self.filler, self.mix = witness, filler, mix
         self._judge = network if areas else None
         self._guided = None
         if network is not None and by_network:
@@ -161,20 +170,27 @@ class Deblurrer:
 
         believed, without, behind = 1.0, 0.0, source
         if self._guided is not None:
-            bolder = self._restore_guided(source, field, target, rest)
-            restored, factor = reduced_luma(target, ESTIMATE_PIXELS)
+            small, factor = reduced(source, ESTIMATE_PIXELS)
             known = estimate.field if factor == estimate.factor else field.scaled(1 / factor)
-            left, believed, without, alone = self._checked(source, known, restored)
+            copy, tried = TensorPixels(small), TensorPixels(torch.empty_like(small))
+            bolder = self._restore_guided(copy, known, tried, rest if factor == 1 else lambda _: None)
+            left, believed, without = self._checked(small, known, luma(tried.values))
             believed, without = calm * believed, calm * without
+            believed = 0.0 if believed < _LEAST_BELIEF else believed
+            if factor == 1:
+                _draw_back(tried, target, 0.0)
+            elif believed > 0:
+                bolder = self._restore_guided(source, field, target, rest)
+            else:
+                rest(1.0)
             bold = _BOLDEST * ramp(left, *BOLD)
             if believed > 0 and bold > 0:
                 _draw_back(bolder, target, 1 - bold)
             del bolder  # a whole photo
-            if self.plain is not None and without > 0 and believed < 1:
-                behind = alone
-                if (alone.height, alone.width) != (source.height, source.width):
-                    behind = source.blank_like()
-                    self.plain.restore(source, behind)
+            wanted = believed == 0 or (self.mix and believed < 1)
+            if self.filler is not None and without > 0 and wanted:
+                behind = source.blank_like()
+                self.filler.restore(source, behind)
                 _draw_back(source, behind, without)
         elif self.network is not None:
             believed = _believed_by_copy(source, field, self.network) ** _CAREFUL
@@ -199,27 +215,23 @@ class Deblurrer:
         self._guided.restore(GuidedPixels(source, field), _Stacked(target, bolder), progress=progress)
         return bolder
 
-    def _checked(
-        self, source: Pixels, field: KernelField, restored: Tensor
-    ) -> tuple[float, float, float, TensorPixels]:
-        """What kernels leave unexplained of a photo; how far to believe what they made of it, given as its
-        reduced luma; how far to restore without them what they do not explain; and what that makes of the
-        reduced photo, if it was tried."""
-        small, _ = reduced(source, ESTIMATE_PIXELS)
+    def _checked(self, small: Tensor, field: KernelField, restored: Tensor) -> tuple[float, float, float]:
+        """What kernels leave unexplained of a reduced photo; how far to believe what they made of it, given
+        by its luma; how far to restore without them what they do not explain."""
         grey, alone = luma(small), TensorPixels(torch.empty_like(small))
         seen = unclipped(small, field.reach)
         left = unexplained(grey, field, restored, seen)
-        if self.plain is None or belief(left) == 0:
-            return left, belief(left), 0.0, alone
-        self.plain.restore(TensorPixels(small), alone)
+        if self.witness is None or belief(left) == 0:
+            return left, belief(left), 0.0
+        self.witness.restore(TensorPixels(small), alone)
         without = luma(alone.values)
         agreed = agreement(grey, restored, without, seen)
         believed = belief(left, agreed, trace(grey, field))
-        if not self.fill:
-            return left, believed, 0.0, alone
-        share = ramp(left, *PLAIN_BELIEF) * ramp(agreed, *PLAIN_AGREED)
-        share *= ramp(direction(grey), *PLAIN_DIRECTION) * ramp(sidedness(grey, without), *PLAIN_SIDED)
-        return left, believed, share, alone
+        if self.filler is None:
+            return left, believed, 0.0
+        share = ramp(left, *FILLED_BELIEF) * ramp(agreed, *FILLED_AGREED)
+        share *= ramp(direction(grey), *FILLED_DIRECTION) * ramp(sidedness(grey, without), *FILLED_SIDED)
+        return left, believed, share
 
 
 class Estimate(NamedTuple):
@@ -238,18 +250,21 @@ class Estimate(NamedTuple):
 def deblurred(
     image: Tensor,
     finish: nn.Module | None = None,
-    plain: nn.Module | None = None,
+    witness: nn.Module | None = None,
+    filler: nn.Module | None = None,
     *,
     precision: Precision = "auto",
 ) -> Tensor:
     """Restore a picture (3,H,W) of floats in [0, 1] by its kernels and a guided network, or without any.
 
-    `plain` restores without kernels: their result is held against its, and it restores what they do not
-    explain.
+    `witness` and `filler` restore without kernels, see `Deblurrer`.
     """
-    tiled, other = (None if x is None else TiledRestorer(x, precision=precision) for x in (finish, plain))
+    tiled, seen, rest = (
+        None if network is None else TiledRestorer(network, precision=precision)
+        for network in (finish, witness, filler)
+    )
     result = TensorPixels(torch.empty_like(image))
-    Deblurrer(tiled, plain=other).restore(TensorPixels(image), result)
+    Deblurrer(tiled, witness=seen, filler=rest).restore(TensorPixels(image), result)
     return result.values
 
 

@@ -29,12 +29,14 @@ class NAFBlock(nn.Module):
     half; a = Linear(mean of g over the picture), the simplified channel attention. β and γ are one number a
     channel and start at 0, so that each block starts as the identity.
 
-    `window` = (height, width) in pixels of its own scale takes means over windows instead (evaluation mode).
+    `window` = (height, width) in pixels of its own scale takes means over windows instead (evaluation mode),
+    around every `step`-th pixel, and a where no mean was taken is on straight lines between its neighbours.
     """
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
         self.window: tuple[int, int] | None = None
+        self.step = 1
         self.norm1 = nn.LayerNorm(channels, eps=1e-6)
         self.widen = nn.Linear(channels, 2 * channels)
         self.local = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
@@ -53,8 +55,12 @@ class NAFBlock(nn.Module):
         if self.window is None or self.training:
             means = gated.mean((1, 2), keepdim=True)  # (N, 1, 1, C)
         else:
-            means = window_means(gated, self.window)
-        scales = self.attention(means).expand(-1, *gated.shape[1:])
+            means = window_means(gated, self.window, self.step)
+        scales = self.attention(means)
+        if scales.shape[1:3] == (1, 1):
+            scales = scales.expand_as(gated)
+        elif self.step > 1:
+            scales = _last(F.interpolate(_first(scales), scale_factor=self.step, mode="bilinear"))
         return _joined([self._mixed(x[:, band], gated[:, band], scales[:, band]) for band in bands])
 
     def _gated(self, x: Tensor, band: slice) -> Tensor:
@@ -81,6 +87,8 @@ class NAFNet(nn.Module):
         local_window: in evaluation mode, take the means of the channel attention over windows of so many
             pixels (`LOCAL_WINDOW`: the official test-time local statistics), as in training on patches, and
             not over the whole picture.
+        local_step: take them around every so many pixels only, see `use_local_statistics`: less exact, and in
+            half the network's time.
     """
 
     size_multiple = 16
@@ -96,6 +104,7 @@ class NAFNet(nn.Module):
         bottleneck: int = 1,
         decoder: Sequence[int] = (1, 1, 1, 1),
         local_window: int | None = None,
+        local_step: int = 1,
     ) -> None:
         super().__init__()
         if len(encoder) != len(decoder):
@@ -111,16 +120,25 @@ class NAFNet(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(c, 2 * c, 1, bias=False) for c in channels[:0:-1])
         self.decoder = nn.ModuleList(_stage(c, n) for c, n in zip(channels[-2::-1], decoder, strict=True))
         self.leave = nn.Conv2d(width, 3, 3, padding=1)
-        self.use_local_statistics(local_window)
+        self.use_local_statistics(local_window, local_step)
 
-    def use_local_statistics(self, window: int | None = LOCAL_WINDOW) -> None:
-        """Take means over windows of so many pixels of the photograph from now on; None: over all of it."""
+    def use_local_statistics(self, window: int | None = LOCAL_WINDOW, step: int = 1) -> None:
+        """Take means over windows of so many pixels of the photograph from now on; None: over all of it.
+
+        `step` is a power of two up to the network's `size_multiple`, and the window an odd number of steps.
+        """
+        if window is not None and (self.size_multiple % step or (step > 1 and window % (2 * step) != step)):
+            raise ValueError(
+                f"local_window={window}, local_step={step}: expected a step that divides "
+                f"{self.size_multiple} and a window of an odd number of steps"
+            )
         levels = len(self.encoder)
         stages = [*self.encoder, self.bottleneck, *self.decoder]
         for stage, level in zip(stages, [*range(levels + 1), *reversed(range(levels))], strict=True):
             for block in stage.modules():
                 if isinstance(block, NAFBlock):
                     block.window = None if window is None else (max(1, window >> level),) * 2
+                    block.step = max(1, step >> level)
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore image (N, 3, H, W)."""
@@ -135,12 +153,16 @@ class NAFNet(nn.Module):
         return image + self.leave(_first(x))  # type: ignore[no-any-return]
 
 
-def window_means(x: Tensor, window: tuple[int, int]) -> Tensor:
+def window_means(x: Tensor, window: tuple[int, int], step: int = 1) -> Tensor:
     """Means of x (N, H, W, C) over windows: over all of it where they are larger, (N, 1, 1, C) then.
 
     Windows lie within the picture; a pixel nearer to its border than half a window takes the mean of the
-    nearest window that does. Computed by running sums, along one axis after the other.
+    nearest window that does. Computed by running sums, along one axis after the other; of means of `step`
+    by `step` pixels, one window around each, (N, H / step, W / step, C), where it is more than 1.
     """
+    if step > 1:
+        height, width = (side // step for side in window)
+        return window_means(_last(F.avg_pool2d(_first(x), step)), (height, width))
     sizes = [min(side, length) for side, length in zip(window, x.shape[1:3], strict=True)]
     if sizes == list(x.shape[1:3]):
         return x.mean((1, 2), keepdim=True)

@@ -27,7 +27,7 @@ from unsmear.evaluation.paper_figures import TABLES
 from unsmear.evaluation.protocols import PROTOCOLS, Metric, Protocol
 from unsmear.evaluation.restorers import weights_sha256
 from unsmear.evaluation.tables import make_tables, options, running
-from unsmear.models.by_kernels import PLAIN_MODEL
+from unsmear.models.by_kernels import FILLER, WITNESS
 from unsmear.models.checkpoints import load_checkpoint, shipped_checkpoints
 
 
@@ -119,7 +119,7 @@ def test_a_network_is_scored_from_what_it_wrote_and_is_named_by_its_hash(gopro, 
         place = ("Proposed", score.name.removeprefix("test/"), "psnr_rgb")
         assert found[place] == pytest.approx(score.psnr_output, abs=1e-5)
     origins = json.loads((tmp_path / "out/tables.json").read_text())
-    used = [load_checkpoint(x) for x in (name, PLAIN_MODEL)]  # a guided network does not work alone
+    used = [load_checkpoint(x) for x in (name, WITNESS, FILLER)]  # a guided network does not work alone
     assert origins["methods"][1]["weights_sha256"] == weights_sha256(*used) != weights_sha256(used[0])
     assert origins["methods"][1]["parameters"] == oracle.model["parameters"]
     result = written.results.of("Proposed", "gopro")[0]

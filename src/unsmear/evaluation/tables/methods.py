@@ -58,14 +58,14 @@ def _read_method(text: str) -> Method:
         return Method(label, source, "input")
     if Path(source).is_dir():
         return Method(label, source, "folder")
-    from unsmear.evaluation.restorers import check_source, companion, weights_sha256
+    from unsmear.evaluation.restorers import check_source, companions, weights_sha256
 
     check_source(source)
     network = load_checkpoint(source)
     about = {
         "network": network.made_by if hasattr(network, "made_by") else type(network).__name__,
         "parameters": parameters(network),
-        "weights_sha256": weights_sha256(network, companion(network)),
+        "weights_sha256": weights_sha256(network, *companions(network)),
         "header": getattr(network, "header", None),
     }
     return Method(label, source, "network", about)
