@@ -112,6 +112,8 @@ def keep(options: argparse.Namespace) -> None:
             path = options.kept / f"{name}-{stem}.safetensors"
             if path.exists():
                 continue
+            if blurred[0].numel() > ESTIMATE_PIXELS:
+                raise SystemExit(f"{name} {stem}: of more than a megapixel, of which a copy would be checked")
             source, restored = TensorPixels(blurred), TensorPixels(torch.empty_like(blurred))
             judge, pixels = (None, FAST_PIXELS) if options.fast else (guided, ESTIMATE_PIXELS)
             estimate = estimate_kernels(source, judge, pixels=pixels)

@@ -128,6 +128,8 @@ def test_what_cannot_be_written_is_said(tmp_path):
     model.not_in_onnx = "its loops depend on the size"
     with pytest.raises(ModelError, match="NAFNet cannot be exported to ONNX: its loops depend on the size"):
         export_onnx(model, tmp_path / "a.onnx")
+    with pytest.raises(ModelError, match="how many windows its means are over depends on the size"):
+        export_onnx(create("nafnet-16", local_window=40, **TINY), tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
 

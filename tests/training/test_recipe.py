@@ -172,7 +172,17 @@ def test_published_recipes_train_their_network_down_to_the_end(name, pytestconfi
 
 @pytest.mark.parametrize(
     "name",
-    ["paper", "sglrn-t-cpu", "guided-s", "guided-s-tune", "unet-s", "svrnn", "svrnn-published", "radn"],
+    [
+        "paper",
+        "sglrn-t-cpu",
+        "guided-s",
+        "guided-s-tune",
+        "unet-s",
+        "nafnet-s",
+        "svrnn",
+        "svrnn-published",
+        "radn",
+    ],
 )
 def test_shipped_recipes(name, pytestconfig):
     recipe = read_recipe(pytestconfig.rootpath / "recipes" / f"{name}.toml")

@@ -75,11 +75,11 @@ def deblur(
         tile: side in pixels of the largest tile; by the memory at hand if not given.
         by: "network" has a network restore by itself; "kernels" estimates the blur kernels and undoes them by
             total variation (the guided network in the package says how far to believe them, and `model` is
-            left aside); "auto" does both with a guided network, as the one in the package, where kernels do
-            not explain the photo by `nafnet-s`, and has other networks restore by themselves.
+            left aside); "auto" restores by kernels and a guided network where that is one, as the one in the
+            package, and by `nafnet-s` what kernels do not explain; other networks restore by themselves.
         fast: look for one blur in all of the photo, not also for those of its parts, and at half a megapixel
-            instead of one, and where it explains a part leave the rest as it is. A network that restores by
-            itself is as fast without.
+            instead of one, and have `nafnet-s` restore only where it is not believed at all. A network that
+            restores by itself is as fast without.
 
     Returns:
         the restored picture: a Photo for a path, otherwise what was given, with its type, shape, alpha and

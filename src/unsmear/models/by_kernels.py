@@ -67,6 +67,9 @@ FILLED_DIRECTION = (1.17, 1.22)
 FILLED_SIDED = (0.06, 0.17)
 """The same for these values of `sidedness`: what is given back alike to all was soft, not moved."""
 
+FILLED_TRACE = (-0.08, 0.0)
+"""The same for these values of `trace`: lines along the path explain more than motion does."""
+
 BOLD = (0.45, 0.2)
 """The more of the photo is explained, from 0 to 1 between these unexplained parts, the more of total
 variation's picture, which the network was shown, is taken beside the network's: it is bolder, and right where
@@ -97,11 +100,12 @@ class Deblurrer:
     """Restores photos by the kernels that it finds in them.
 
     A network's result is blurred again by the kernels, and held against what another network restores
-    without any (models/checking.py); of a larger photo that of a copy of `ESTIMATE_PIXELS`, and the photo
-    itself is restored by kernels only if they are believed. The less it explains the photo, because there is
-    no motion blur, or one that changes too much over the picture, and the less the two go one way, the nearer
-    the result is drawn to what is restored without kernels and, where they explain next to nothing, to the
-    photo as it was.
+    without any (models/checking.py). The less it explains the photo, because there is no motion blur, or one
+    that changes too much over the picture, and the less the two go one way, the nearer the result is drawn
+    to what is restored without kernels and, where they explain next to nothing, to the photo as it was.
+
+    Of a photo of more than `ESTIMATE_PIXELS` a reduced copy is restored for this check; the photo itself is
+    restored by kernels only if they are believed.
 
     Args:
         network: restores with a guided network; None: total variation without any check, which fits the photo
@@ -113,10 +117,11 @@ class Deblurrer:
             time (docs/DEBLURRING.md).
         witness: restores without kernels, to hold the network's result against; None, or where total
             variation restores: that is not done.
-        filler: restores what kernels do not explain, as far as the witness's result is one to believe; None:
-            it is left as it is, as where total variation restores or there is no witness.
-        mix: whether a photo that kernels explain in part is restored by both; otherwise the result by kernels
-            is mixed with the photo, which saves a restoration.
+        filler: restores what kernels do not explain, as far as there are signs of motion
+            (docs/DEBLURRING.md, 5); None: it is left as it is, as where total variation restores or there is
+            no witness.
+        mix: whether a photo whose kernels are believed in part is restored by both; otherwise their result is
+            mixed with the photo, however little they are believed, which saves a restoration.
         pixels: to which larger photos are reduced for the estimate.
         tile: side of the largest tile in pixels, for total variation; the network has its own.
 
@@ -181,17 +186,18 @@ class Deblurrer:
                 _draw_back(tried, target, 0.0)
             elif believed > 0:
                 bolder = self._restore_guided(source, field, target, rest)
-            else:
-                rest(1.0)
             bold = _BOLDEST * ramp(left, *BOLD)
             if believed > 0 and bold > 0:
                 _draw_back(bolder, target, 1 - bold)
             del bolder  # a whole photo
-            wanted = believed == 0 or (self.mix and believed < 1)
-            if self.filler is not None and without > 0 and wanted:
+            filler = self.filler if without > 0 and (believed == 0 or (self.mix and believed < 1)) else None
+            if filler is not None:
                 behind = source.blank_like()
-                self.filler.restore(source, behind)
+                small_only = factor > 1 and believed == 0  # nothing was said of the progress yet
+                filler.restore(source, behind, progress=rest if small_only else lambda _: None)
                 _draw_back(source, behind, without)
+            elif factor > 1 and believed == 0:
+                rest(1.0)
         elif self.network is not None:
             believed = _believed_by_copy(source, field, self.network) ** _CAREFUL
             if believed == 0:
@@ -226,10 +232,11 @@ class Deblurrer:
         self.witness.restore(TensorPixels(small), alone)
         without = luma(alone.values)
         agreed = agreement(grey, restored, without, seen)
-        believed = belief(left, agreed, trace(grey, field))
+        traced = trace(grey, field)
+        believed = belief(left, agreed, traced)
         if self.filler is None:
             return left, believed, 0.0
-        share = ramp(left, *FILLED_BELIEF) * ramp(agreed, *FILLED_AGREED)
+        share = ramp(left, *FILLED_BELIEF) * ramp(agreed, *FILLED_AGREED) * ramp(traced, *FILLED_TRACE)
         share *= ramp(direction(grey), *FILLED_DIRECTION) * ramp(sidedness(grey, without), *FILLED_SIDED)
         return left, believed, share
 

@@ -5,8 +5,9 @@ Paper: https://arxiv.org/abs/2204.04676. Official code: https://github.com/megvi
 
 What differs: the features stay in the layout (N, H, W, C) throughout, so that 1×1 convolutions are linear
 layers and norms one pass over memory; inference walks through an image in bands of rows, so that the wide
-intermediate features stay in the processor's cache. Same numbers. The low-rank module stands at
-`LOW_RANK_POINT`. The blocks at each level are those of the official networks for GoPro.
+intermediate features stay in the processor's cache. Same numbers, but for `local_step`, which is ours. The
+low-rank module stands at `LOW_RANK_POINT`. The blocks at each level are by default those of the official
+networks for GoPro.
 """
 
 from collections.abc import Sequence
@@ -127,11 +128,14 @@ class NAFNet(nn.Module):
 
         `step` is a power of two up to the network's `size_multiple`, and the window an odd number of steps.
         """
-        if window is not None and (self.size_multiple % step or (step > 1 and window % (2 * step) != step)):
+        fits = step == 1 or (step > 1 and self.size_multiple % step == 0)
+        if window is not None and not (fits and (step == 1 or window % (2 * step) == step)):
             raise ValueError(
                 f"local_window={window}, local_step={step}: expected a step that divides "
                 f"{self.size_multiple} and a window of an odd number of steps"
             )
+        local = "how many windows its means are over depends on the size (not by use_local_statistics(None))"
+        self.not_in_onnx = "" if window is None else local
         levels = len(self.encoder)
         stages = [*self.encoder, self.bottleneck, *self.decoder]
         for stage, level in zip(stages, [*range(levels + 1), *reversed(range(levels))], strict=True):
