@@ -314,6 +314,21 @@ def test_a_large_photo_is_restored_only_if_its_copy_is_believed(
     assert sum(parts) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("traced", "part"), [(0.0, 1.0), (-0.04, 0.5), (-0.08, 0.0)])
+def test_lines_along_the_path_are_not_taken_for_motion(traced, part, sharp, known, monkeypatch) -> None:
+    find(known, monkeypatch)
+    signs = {"unexplained": 0.6, "agreement": 0.2, "trace": traced, "direction": 1.3, "sidedness": 0.5}
+    for name, value in signs.items():
+        monkeypatch.setattr(by_kernels, name, lambda *_, value=value: value)
+    photo = 0.8 * sharp
+    result = TensorPixels(torch.empty_like(photo))
+    guided, witness, filler = (
+        TiledRestorer(x, precision="fp32") for x in (Believer(), Brightener(0.0), Brightener(0.1))
+    )
+    Deblurrer(guided, witness=witness, filler=filler).restore(TensorPixels(photo), result)
+    assert torch.allclose(result.values, photo + 0.1 * part, atol=1e-6)
+
+
 def test_what_is_soft_alike_in_all_directions_is_left_alone(sharp, known, monkeypatch) -> None:
     find(known, monkeypatch)
     for name, value in (("unexplained", 0.6), ("agreement", 0.3)):  # kernels not believed
