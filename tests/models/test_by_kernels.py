@@ -314,6 +314,24 @@ def test_a_large_photo_is_restored_only_if_its_copy_is_believed(
     assert sum(parts) == pytest.approx(1)
 
 
+def test_a_large_photo_is_checked_itself_too(shaken, known, monkeypatch) -> None:
+    class Small(Believer):
+        """Restores small pictures, and makes large ones a negative."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sizes.append(x[0, 0].numel())
+            return super().forward(x) if sizes[-1] <= 10_000 else 1 - x[:, :3]
+
+    sizes: list[int] = []
+    find(known, monkeypatch)
+    monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", 10_000)
+    result, parts = TensorPixels(torch.empty_like(shaken)), list[float]()
+    restorer = Deblurrer(TiledRestorer(Small(), precision="fp32"))
+    restorer.restore(TensorPixels(shaken), result, progress=parts.append)
+    assert torch.equal(result.values, shaken) and sum(parts) == pytest.approx(1)
+    assert max(sizes) >= shaken[0].numel()
+
+
 @pytest.mark.parametrize(("traced", "part"), [(0.0, 1.0), (-0.04, 0.5), (-0.08, 0.0)])
 def test_lines_along_the_path_are_not_taken_for_motion(traced, part, sharp, known, monkeypatch) -> None:
     find(known, monkeypatch)

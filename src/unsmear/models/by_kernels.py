@@ -104,8 +104,8 @@ class Deblurrer:
     that changes too much over the picture, and the less the two go one way, the nearer the result is drawn
     to what is restored without kernels and, where they explain next to nothing, to the photo as it was.
 
-    Of a photo of more than `ESTIMATE_PIXELS` a reduced copy is restored for this check; the photo itself is
-    restored by kernels only if they are believed.
+    Of a photo of more than `ESTIMATE_PIXELS` a reduced copy is restored first; the photo itself is restored
+    by kernels, and checked, only if they are believed there.
 
     Args:
         network: restores with a guided network; None: total variation without any check, which fits the photo
@@ -179,13 +179,14 @@ class Deblurrer:
             known = estimate.field if factor == estimate.factor else field.scaled(1 / factor)
             copy, tried = TensorPixels(small), TensorPixels(torch.empty_like(small))
             bolder = self._restore_guided(copy, known, tried, rest if factor == 1 else lambda _: None)
-            left, believed, without = self._checked(small, known, luma(tried.values))
-            believed, without = calm * believed, calm * without
-            believed = 0.0 if believed < _LEAST_BELIEF else believed
+            left, believed, without, alone = self._checked(small, known, luma(tried.values), calm)
+            left_out = factor > 1 and believed == 0
             if factor == 1:
                 _draw_back(tried, target, 0.0)
-            elif believed > 0:
+            elif not left_out:
                 bolder = self._restore_guided(source, field, target, rest)
+                restored, _ = reduced_luma(target, ESTIMATE_PIXELS)
+                left, believed, without, _ = self._checked(small, known, restored, calm, alone)
             bold = _BOLDEST * ramp(left, *BOLD)
             if believed > 0 and bold > 0:
                 _draw_back(bolder, target, 1 - bold)
@@ -193,10 +194,9 @@ class Deblurrer:
             filler = self.filler if without > 0 and (believed == 0 or (self.mix and believed < 1)) else None
             if filler is not None:
                 behind = source.blank_like()
-                small_only = factor > 1 and believed == 0  # nothing was said of the progress yet
-                filler.restore(source, behind, progress=rest if small_only else lambda _: None)
+                filler.restore(source, behind, progress=rest if left_out else lambda _: None)
                 _draw_back(source, behind, without)
-            elif factor > 1 and believed == 0:
+            elif left_out:
                 rest(1.0)
         elif self.network is not None:
             believed = _believed_by_copy(source, field, self.network) ** _CAREFUL
@@ -221,24 +221,27 @@ class Deblurrer:
         self._guided.restore(GuidedPixels(source, field), _Stacked(target, bolder), progress=progress)
         return bolder
 
-    def _checked(self, small: Tensor, field: KernelField, restored: Tensor) -> tuple[float, float, float]:
+    def _checked(
+        self, small: Tensor, field: KernelField, restored: Tensor, calm: float, alone: Tensor | None = None
+    ) -> tuple[float, float, float, Tensor | None]:
         """What kernels leave unexplained of a reduced photo; how far to believe what they made of it, given
-        by its luma; how far to restore without them what they do not explain."""
-        grey, alone = luma(small), TensorPixels(torch.empty_like(small))
-        seen = unclipped(small, field.reach)
+        by its luma; how far to restore without them what they do not explain; what the witness makes of it,
+        its luma, if it was asked, now or before."""
+        grey, seen = luma(small), unclipped(small, field.reach)
         left = unexplained(grey, field, restored, seen)
         if self.witness is None or belief(left) == 0:
-            return left, belief(left), 0.0
-        self.witness.restore(TensorPixels(small), alone)
-        without = luma(alone.values)
-        agreed = agreement(grey, restored, without, seen)
-        traced = trace(grey, field)
-        believed = belief(left, agreed, traced)
+            return left, _clear(calm * belief(left)), 0.0, alone
+        if alone is None:
+            result = TensorPixels(torch.empty_like(small))
+            self.witness.restore(TensorPixels(small), result)
+            alone = luma(result.values)
+        agreed, traced = agreement(grey, restored, alone, seen), trace(grey, field)
+        believed = _clear(calm * belief(left, agreed, traced))
         if self.filler is None:
-            return left, believed, 0.0
+            return left, believed, 0.0, alone
         share = ramp(left, *FILLED_BELIEF) * ramp(agreed, *FILLED_AGREED) * ramp(traced, *FILLED_TRACE)
-        share *= ramp(direction(grey), *FILLED_DIRECTION) * ramp(sidedness(grey, without), *FILLED_SIDED)
-        return left, believed, share
+        share *= ramp(direction(grey), *FILLED_DIRECTION) * ramp(sidedness(grey, alone), *FILLED_SIDED)
+        return left, believed, calm * share, alone
 
 
 class Estimate(NamedTuple):
@@ -370,6 +373,11 @@ def _promised(picture: Tensor, field: KernelField, judge: TiledRestorer) -> floa
     after = luma(restored.values)
     again = blurred_again(after, field)
     return float((after - before).square().mean() - (again - before).square().mean())
+
+
+def _clear(believed: float) -> float:
+    """A belief, without what would be said to be 0 %."""
+    return 0.0 if believed < _LEAST_BELIEF else believed
 
 
 def _noise(source: Pixels) -> float:
