@@ -14,7 +14,7 @@ from unsmear.models.uformer import Uformer
 
 SMALL = {
     "uformer": {"width": 8, "depths": (1,) * 9, "drop_path": 0.0},
-    "nafnet": {"encoder": (1, 2), "decoder": (1, 1)},
+    "nafnet": {"encoder": (1, 2), "decoder": (1, 1), "local_window": None},
     "svrnn": {"guidance": 16, "recurrences": 2},
     "radn": {"encoder": (2, 2, 2), "decoder": (2, 2, 2), "up": (64, 32, 64)},
     "mscnn": {"width": 16, "blocks": 3},
