@@ -134,7 +134,10 @@ class NAFNet(nn.Module):
                 f"local_window={window}, local_step={step}: expected a step that divides "
                 f"{self.size_multiple} and a window of an odd number of steps"
             )
-        local = "how many windows its means are over depends on the size (not by use_local_statistics(None))"
+        local = (
+            "how many windows its means are over depends on the size; after its method "
+            "use_local_statistics(None), which takes means over all of the picture, it can be"
+        )
         self.not_in_onnx = "" if window is None else local
         levels = len(self.encoder)
         stages = [*self.encoder, self.bottleneck, *self.decoder]
