@@ -113,6 +113,9 @@ def test_kill_and_resume_gives_the_same_bits(recipe, tmp_path):
     ]
     assert len(pictures[0]) == 2
     assert pictures[0] == pictures[1]
+    starts = read_log(killed.run / "starts.jsonl")
+    assert [start["step"] for start in starts] in ([0, 4 * count] for count in range(1, 5))
+    assert {start["processes"] for start in starts} == {1}
     assert [path.name for path in RunFolder(killed.run).states] == [
         "step-00000016.safetensors",
         "step-00000020.safetensors",

@@ -1,5 +1,6 @@
 """The folder of one run: recipe, log, states to go on from, checkpoints to use, sample pictures."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class RunFolder:
 
     recipe.toml             the resolved recipe
     log.jsonl               one line each `log_every` steps and for each validation
+    starts.jsonl            one line each time the run was started or gone on with: step, when, by what
     state/step-N.safetensors  all of the training after step N: what --resume reads
     best.safetensors        the network with the largest validation gain (its average where there is one)
     last.safetensors        the network of the newest state
@@ -54,7 +56,8 @@ class RunFolder:
                 "or name another folder by --set run=FOLDER"
             )
         make_writable(self.path, TrainingError)
-        (self.path / "log.jsonl").unlink(missing_ok=True)
+        for name in ("log.jsonl", "starts.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
         self.write_recipe(recipe)
 
     def write_recipe(self, recipe: Recipe) -> None:
@@ -62,6 +65,13 @@ class RunFolder:
         partial = self.path / "recipe.part"
         partial.write_text(to_toml(recipe), "utf-8")
         replace_durably(partial, self.path / "recipe.toml")
+
+    def note_start(self, facts: dict[str, Any]) -> None:
+        """Add a line to starts.jsonl: `facts`, a JSON object. Kept apart from log.jsonl, which does not know
+        that a run was ever stopped.
+        """
+        with (self.path / "starts.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(facts) + "\n")
 
     def restore(self, state: TrainingState, recipe: Recipe, data: dict[str, Any]) -> None:
         """Bring `state` to the newest readable one of the folder; leave it if killed before the first.
