@@ -11,7 +11,7 @@ LIGHT := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo test lint format check wheel clean
+.PHONY: help env dev demo test lint format check report wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ format: $(DEV)  ## format the code and mend what the linter can mend
 	$(ENV_PYTHON) -m ruff format
 
 check: lint test  ## lint and test: run it before a commit
+
+report: $(DEV)  ## write the tables of docs/REPRODUCTION.md and of TRAINING.md's study anew from the logs
+	$(ENV_PYTHON) benchmarks/claims.py report --write >/dev/null
+	$(ENV_PYTHON) benchmarks/claims_known.py report --write >/dev/null
+	$(ENV_PYTHON) benchmarks/recipe_study.py report --write >/dev/null
 
 wheel: $(LIGHT)  ## build the wheel into dist/
 	$(ENV_PYTHON) -m pip wheel --disable-pip-version-check --no-deps -w dist .

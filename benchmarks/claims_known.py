@@ -37,7 +37,7 @@ from claims import (
     trained,
     write,
 )
-from claims_report import interval, put
+from claims_report import DIGITS, interval, put
 from unsmear.basis.kernels import camera_shake, linear_motion
 from unsmear.blurring import blur
 from unsmear.metrics import psnr_rgb, ssim_gauss_rgb
@@ -133,7 +133,10 @@ def report(options: argparse.Namespace) -> None:
         both = [(key, (key[0], other, *key[2:])) for key in log if key[1] == one]
         both = [(first, second) for first, second in both if second in log]
         if both:
-            cells = [interval([of[first] - of[second] for first, second in both]) for of in means.values()]
+            cells = [
+                interval([of[first] - of[second] for first, second in both], DIGITS[metric])
+                for metric, of in means.items()
+            ]
             tests.append(f"| {NAMES[one]} − {NAMES[other]} | {len(both)} | {' | '.join(cells)} |")
     parts = {
         f"claims_known.py: {name}": "\n".join(rows) if len(rows) > 2 else "No runs yet."

@@ -24,14 +24,17 @@ BEFORE = ("input", "", "", 0)
 """The line of a log that holds PSNR and SSIM of the blurred pictures themselves."""
 
 
-def interval(values: list[float]) -> str:
+DIGITS = {"psnr": 3, "ssim": 5}
+
+
+def interval(values: list[float], digits: int) -> str:
     """Mean with its 95 % interval by Student's t, and p of the paired two-sided test against 0."""
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return f"{mean:+.3f}"
+        return f"{mean:+.{digits}f}"
     half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
     p = float(stats.ttest_1samp(values, 0.0).pvalue)
-    return f"{mean:+.3f} ± {half:.3f} (p {p:.2g})"
+    return f"{mean:+.{digits}f} ± {half:.{digits}f} (p {p:.2g})"
 
 
 Log = dict[tuple[Any, ...], dict[str, Any]]
@@ -84,7 +87,7 @@ def sections(log: Log) -> dict[str, str]:
                         first, second = (gains(network, arm, name, metric) for arm in (one, other))
                         values[name] += [first[seed] - second[seed] for seed in first if seed in second]
                 if count := len(values["GoPro"]):
-                    cells = " | ".join(interval(gained) for gained in values.values())
+                    cells = " | ".join(interval(gained, DIGITS[metric]) for gained in values.values())
                     rows.append(f"| {label}{note}, {count} | {unit} | {cells} |")
         return table("difference, pairs of runs | metric", rows)
 

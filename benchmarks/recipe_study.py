@@ -76,7 +76,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "median blur 25 pixels": {"pairs.typical_length": 25.0},
     "one kernel a picture": {f"pairs.{key}": value for key, value in ONE_KERNEL.items()},
     "blurred in sRGB": {"pairs.linear_share": 0.0},
-    "soft photographs too": {"pairs.crisp_share": 0.0},
+    "no `crisp_share`": {"pairs.crisp_share": 0.0},
     # and less likely to matter
     "no average": {"ema": 0.0},
     "constant rate": {"schedule": "constant"},
@@ -163,8 +163,8 @@ def run_all(options: argparse.Namespace) -> None:
 
 def table(log: Log, budget: int) -> str:
     lines = [
-        "| change | seeds | steps | " + " | ".join(SETS.values()) + " |",
-        "|---|---:|---:|" + "---:|" * len(SETS),
+        "| change | seeds | steps | core s | " + " | ".join(SETS.values()) + " |",
+        "|---|---:|---:|---:|" + "---:|" * len(SETS),
     ]
     gains: dict[str, list[float]] = {of: [] for of in SETS}
     for name in CHANGES:
@@ -177,7 +177,8 @@ def table(log: Log, budget: int) -> str:
                 span = f" ({min(means):+.2f} to {max(means):+.2f})" if len(means) > 1 else ""
                 cells.append(f"{gains[of][-1]:+.2f}{span}")
             steps = round(statistics.fmean(row["steps"] for row in rows))
-            lines.append(f"| {name} | {len(rows)} | {steps} | {' | '.join(cells)} |")
+            taken = round(statistics.fmean(row["seconds"] for row in rows))
+            lines.append(f"| {name} | {len(rows)} | {steps} | {taken} | {' | '.join(cells)} |")
     if len(gains["REDS"]) >= CORRELATED:
         both = spearmanr(gains["REDS"], gains["adaptive"]).statistic
         lines += [
