@@ -8,14 +8,15 @@
 
 `keep` stores the estimated kernels of each pair and what guided-s makes of them. `score` has `Deblurrer` do
 the rest with that: the checks, the other networks (or those given), mixing, rounding to 8 bit. Gains are over
-the blurred input in dB: GoPro and REDS RGB, Köhler by shift up to 128 and gain against one preview frame, Lai
-and Levin by shift. DATA holds pairs/GoPro, REDS, Koehler, Lai and Levin as they were downloaded.
+the blurred input in dB: GoPro and REDS RGB, Köhler by shift up to 128 (--shift) and gain against one preview
+frame, Lai and Levin by shift. DATA holds pairs/GoPro, REDS, Koehler, Lai and Levin as they were downloaded.
 """
 
 import argparse
 import json
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,11 @@ from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.tiling import Pixels, TensorPixels, TiledRestorer
 
 Score = Callable[[Tensor, Tensor], Tensor]
+SHIFT = 128
 SETS: dict[str, Score] = {
     "GoPro": psnr_rgb,
     "REDS": psnr_rgb,
-    "Koehler": lambda restored, sharp: psnr_shift_gain(restored, sharp, max_shift=128),
+    "Koehler": partial(psnr_shift_gain, max_shift=SHIFT),
     "Lai": psnr_shift,
     "Levin": psnr_shift,
 }
@@ -125,6 +127,7 @@ def keep(options: argparse.Namespace) -> None:
 
 def score(options: argparse.Namespace) -> None:
     others = [TiledRestorer(load_checkpoint(name)) for name in (options.witness, options.filler)]
+    scores = SETS | {"Koehler": partial(psnr_shift_gain, max_shift=options.shift)}
     print("| set | mean | least | largest | worse | untouched |\n|---|---:|---:|---:|---:|---:|")
     for name in options.sets:
         gains, untouched = [], 0
@@ -135,7 +138,7 @@ def score(options: argparse.Namespace) -> None:
             Kept(restored, *others, mix=not options.fast).restore(TensorPixels(blurred), result)
             output = (result.values.clamp(0, 1) * 255).round() / 255
             untouched += torch.equal(output, blurred)
-            gains.append(float(SETS[name](output, sharp) - SETS[name](blurred, sharp)))
+            gains.append(float(scores[name](output, sharp) - scores[name](blurred, sharp)))
         worse = sum(gain < -0.005 for gain in gains)
         mean = statistics.fmean(gains)
         print(
@@ -159,6 +162,7 @@ def main() -> None:
         command.set_defaults(act=act)
     command.add_argument("--witness", default=WITNESS)
     command.add_argument("--filler", default=FILLER)
+    command.add_argument("--shift", type=int, default=SHIFT, help="largest shift tried of Köhler's pictures")
     options = parser.parse_args()
     options.act(options)
 
