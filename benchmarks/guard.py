@@ -143,11 +143,13 @@ def main() -> None:
     where = options.add_mutually_exclusive_group(required=True)
     where.add_argument("--photos", type=Path)
     where.add_argument("--packages", type=Path)
-    options.add_argument("--second", action="store_true")
+    options.add_argument("--second", action="store_true", help="the second set of --packages")
     options.add_argument("--count", type=int, default=50)
     options.add_argument("--few", type=int, default=8)
     options.add_argument("--model", default="guided-s")
     chosen = options.parse_args()
+    if chosen.second and not chosen.packages:
+        options.error("--second is of --packages")
     found = find_photos(chosen.photos) if chosen.photos else of_packages(chosen.packages, chosen.second)
     count = min(chosen.count, len(found))
     photos = [found[(2 * place + 1) * len(found) // (2 * count)] for place in range(count)]

@@ -9,6 +9,7 @@ from torch import nn
 
 import unsmear
 from unsmear.errors import TrainingError
+from unsmear.training.journal import read_log
 from unsmear.training.recipe import Recipe, differences, to_toml
 from unsmear.training.state import TrainingState, read_header, replace_durably
 from unsmear.writable import make_writable
@@ -70,8 +71,9 @@ class RunFolder:
         """Add a line to starts.jsonl: `facts`, a JSON object. Kept apart from log.jsonl, which does not know
         that a run was ever stopped.
         """
-        with (self.path / "starts.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(facts) + "\n")
+        path, partial = self.path / "starts.jsonl", self.path / "starts.part"
+        partial.write_text("".join(json.dumps(line) + "\n" for line in [*read_log(path), facts]), "utf-8")
+        replace_durably(partial, path)
 
     def restore(self, state: TrainingState, recipe: Recipe, data: dict[str, Any]) -> None:
         """Bring `state` to the newest readable one of the folder; leave it if killed before the first.

@@ -84,12 +84,13 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
             fixed = validation_pairs(recipe, found.held_out, make=make_sampler)
             keeper = Keeper(recipe, folder, state, fixed=fixed, facts=facts, device=place.device)
             stack.callback(keeper.close)
-            folder.note_start(
-                {"step": state.step, "date": datetime.now(UTC).isoformat(timespec="seconds")}
-                | {"processes": place.processes, "threads": torch.get_num_threads()}
-                | {"device": str(place.device), "torch": torch.__version__}
-                | {key: facts[key] for key in ("version", "commit")}
-            )
+            if state.step < recipe.iterations:
+                folder.note_start(
+                    {"step": state.step, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+                    | {"processes": place.processes, "threads": torch.get_num_threads()}
+                    | {"device": str(place.device), "torch": torch.__version__}
+                    | {key: facts[key] for key in ("version", "commit")}
+                )
         pairs = feed(recipe, found.trained, step=state.step, place=place, make=make_sampler)
         wrapped, loss_of, pieces = place.wrap(model), find_loss(recipe, place.device), recipe.accumulation
         adversary, weights = state.adversary, getattr(model, "scale_weights", None)
