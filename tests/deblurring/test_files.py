@@ -284,6 +284,18 @@ def test_side_by_side_and_afterwards_too(tmp_path: Path) -> None:
     assert beside.exists()
 
 
+def test_side_by_side_keeps_a_file_of_its_name_unless_asked(tmp_path: Path) -> None:
+    make(tmp_path / "a.png")
+    beside, options = tmp_path / "out/a-before-after.jpg", {"model": Invert(), "side_by_side": True}
+    beside.parent.mkdir()
+    beside.write_bytes(b"mine")
+    done = deblur_files([tmp_path / "a.png"], tmp_path / "out", **options)
+    assert beside.read_bytes() == b"mine" and (tmp_path / "out/a.png").exists()
+    assert f"{beside} was there already and is kept" in str(done.restored[0])
+    done = deblur_files([tmp_path / "a.png"], tmp_path / "out", overwrite=True, **options)
+    assert read_photo(beside).pixels.shape == (24, 2 * 30 + 8, 3) and "kept" not in str(done.restored[0])
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():

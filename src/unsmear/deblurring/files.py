@@ -128,7 +128,7 @@ def deblur_files(
             copied byte for byte where its format stays.
         overwrite: make photos again that are there already.
         side_by_side: also write NAME-before-after.jpg next to each new file (NAME.SUFFIX-before-after.jpg
-            where two new files differ in the suffix only).
+            where two new files differ in the suffix only); one that is there is kept unless `overwrite`.
         progress: show a bar and a line for every photo on the terminal.
 
     Returns:
@@ -281,8 +281,12 @@ def _restore_file(
     make_writable(job.target.parent, UnwritablePhoto)
     format = check_target(after, job.target, overwrite=overwrite)
     restorer.restore(before, after, progress=lambda part: progress(part, part * megapixels))
+    said = [getattr(restorer, "said", "")]
     if side_by_side:  # first: a target that is there means that all is done
-        write_side_by_side(before, after, job.beside)
+        if overwrite or not job.beside.exists():
+            write_side_by_side(before, after, job.beside)
+        else:
+            said.append(f"{job.beside} was there already and is kept (--overwrite makes it again)")
     untouched = np.array_equal(before.pixels, after.pixels)
     if untouched and format == before.format:
         copy_photo(job.source, job.target, overwrite=overwrite)
@@ -294,7 +298,7 @@ def _restore_file(
         megapixels,
         time.perf_counter() - start,
         new / old if old else float("nan"),
-        getattr(restorer, "said", ""),
+        "; ".join(filter(None, said)),
         untouched,
     )
 
