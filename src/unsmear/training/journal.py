@@ -86,7 +86,7 @@ class Journal:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log.jsonl; a last line that a kill cut short is left out."""
+    """The lines of a log.jsonl or starts.jsonl; a last line that a kill cut short is left out."""
     lines = []
     for text in path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []:
         if text.endswith("\n"):

@@ -86,10 +86,16 @@ def train(recipe: Recipe, *, resume: bool = False, make_sampler: MakeSampler = m
             stack.callback(keeper.close)
             if state.step < recipe.iterations:
                 folder.note_start(
-                    {"step": state.step, "date": datetime.now(UTC).isoformat(timespec="seconds")}
-                    | {"processes": place.processes, "threads": torch.get_num_threads()}
-                    | {"device": str(place.device), "torch": torch.__version__}
-                    | {key: facts[key] for key in ("version", "commit")}
+                    {
+                        "step": state.step,
+                        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                        "processes": place.processes,
+                        "threads": torch.get_num_threads(),
+                        "device": str(place.device),
+                        "torch": torch.__version__,
+                        "version": facts["version"],
+                        "commit": facts["commit"],
+                    }
                 )
         pairs = feed(recipe, found.trained, step=state.step, place=place, make=make_sampler)
         wrapped, loss_of, pieces = place.wrap(model), find_loss(recipe, place.device), recipe.accumulation
