@@ -332,6 +332,81 @@ def test_a_large_photo_is_checked_itself_too(shaken, known, monkeypatch) -> None
     assert max(sizes) >= shaken[0].numel()
 
 
+@pytest.mark.parametrize(("pixels", "coarseness"), [(30_000, 1), (7_500, 1), (3_000, 2), (600, 4)])
+@pytest.mark.parametrize("by_network", [True, False])
+def test_a_photo_is_restored_no_finer_than_its_blur_is_known(
+    by_network, pixels, coarseness, shaken, known, monkeypatch
+) -> None:
+    """Taps of about two pixels: the photo is changed as a copy of that size is."""
+
+    class Inner(nn.Module):
+        """Stands for total variation."""
+
+        def __init__(self, field: KernelField, *, tile: int | None) -> None:
+            super().__init__()
+            fields.append(field)
+
+        def restore(self, source: TensorPixels, target: TensorPixels, *, progress) -> None:
+            target.values.copy_(brightened(source.values))
+            sizes.append(source.values[0].numel())
+            progress(1.0)
+
+    class Outer(Believer):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sizes.append(x[0, 0].numel())
+            return brightened(x[:, :3])
+
+    def brightened(x: torch.Tensor) -> torch.Tensor:
+        return x + 0.1 * (1 - x)
+
+    sizes: list[int] = []
+    fields: list[KernelField] = []
+    factor = (shaken[0].numel() / pixels) ** 0.5
+    monkeypatch.setattr(
+        by_kernels,
+        "estimate_kernels",
+        lambda *_, **__: by_kernels.Estimate(luma(shaken), known.scaled(1 / factor), factor),
+    )
+    monkeypatch.setattr(by_kernels, "_TotalVariation", Inner)
+    monkeypatch.setattr(by_kernels, "_believed_by_copy", lambda *_: 1.0)
+    monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", pixels)
+    monkeypatch.setattr(by_kernels, "unexplained", lambda *_: 0.35)
+    monkeypatch.setattr(by_kernels, "BOLD", (0.2, 0.1))
+    result, parts = TensorPixels(torch.empty_like(shaken)), list[float]()
+    restorer = Deblurrer(TiledRestorer(Outer(), precision="fp32"), by_network=by_network, pixels=pixels)
+    restorer.restore(TensorPixels(shaken), result, progress=parts.append)
+    copy = F.avg_pool2d(shaken[None], coarseness, ceil_mode=True)[0]
+    assert sizes[-1] == pytest.approx(copy[0].numel(), rel=0.25)
+    change = F.interpolate((brightened(copy) - copy)[None], scale_factor=coarseness, mode="bicubic")[0]
+    change = change[:, : shaken.shape[1], : shaken.shape[2]]
+    assert torch.allclose(result.values, (shaken + change).clamp(0, 1), atol=1e-5)
+    assert sum(parts) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("box", [2, 3, 5])
+def test_a_change_is_enlarged_alike_in_rectangles_and_as_a_whole(box) -> None:
+    picture = torch.rand(3, 61, 47, generator=torch.Generator().manual_seed(3))
+    source = TensorPixels(picture)
+    copy = TensorPixels(by_kernels._box_means(source, box))
+    assert torch.allclose(copy.values, F.avg_pool2d(picture[None], box, ceil_mode=True)[0])
+    restored = TensorPixels(torch.rand(copy.values.shape, generator=torch.Generator().manual_seed(4)))
+    changed = by_kernels._Changed(source, copy, restored)
+    whole = changed.tensor(rows=slice(0, 61), columns=slice(0, 47))
+    enlarged = F.interpolate((restored.values - copy.values)[None], scale_factor=box, mode="bicubic")[0]
+    assert torch.allclose(whole, picture + enlarged[:, :61, :47], atol=1e-6)
+    for rows, columns in (
+        (slice(13, 29), slice(7, 31)),
+        (slice(50, 61), slice(0, 47)),
+        (slice(0, 1), slice(46, 47)),
+    ):
+        part = changed.tensor(rows=rows, columns=columns)
+        assert torch.allclose(part, whole[:, rows, columns], atol=1e-6)
+    same = by_kernels._Changed(source, copy, copy)
+    assert torch.equal(same.tensor(rows=slice(0, 61), columns=slice(0, 47)), picture)
+    with pytest.raises(TypeError, match="cannot be written into"):
+        same.put(picture)
+
+
 @pytest.mark.parametrize(("traced", "part"), [(0.0, 1.0), (-0.04, 0.5), (-0.08, 0.0)])
 def test_lines_along_the_path_are_not_taken_for_motion(traced, part, sharp, known, monkeypatch) -> None:
     find(known, monkeypatch)

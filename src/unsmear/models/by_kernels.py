@@ -46,6 +46,11 @@ ESTIMATE_PIXELS = 1_000_000
 FAST_PIXELS = 500_000
 """The same where it is to be fast; docs/DEBLURRING.md has what it saves and costs."""
 
+TAP = 2
+"""Pixels, about, of a tap of an estimated kernel where it restores. Of a photo that was reduced further for
+the estimate nothing smaller is known of the blur, and a copy is restored that lies between the two
+(docs/DEBLURRING.md)."""
+
 JUDGED_PIXELS = 250_000
 """Pixels of the copy on which a guided network judges kernels."""
 
@@ -104,8 +109,9 @@ class Deblurrer:
     that changes too much over the picture, and the less the two go one way, the nearer the result is drawn
     to what is restored without kernels and, where they explain next to nothing, to the photo as it was.
 
-    Of a photo of more than `ESTIMATE_PIXELS` a reduced copy is restored first; the photo itself is restored
-    by kernels, and checked, only if they are believed there.
+    Of a photo of more than `ESTIMATE_PIXELS` a copy of that size is restored first; the photo itself is
+    restored by kernels, and checked, only if they are believed there. A photo that is larger by far than what
+    the kernels were estimated on is restored by a copy itself, whose taps have about `TAP` pixels.
 
     Args:
         network: restores with a guided network; None: total variation without any check, which fits the photo
@@ -184,7 +190,7 @@ class Deblurrer:
             if factor == 1:
                 _draw_back(tried, target, 0.0)
             elif not left_out:
-                bolder = self._restore_guided(source, field, target, rest)
+                bolder = self._restore_guided(source, field, target, rest, _coarseness(estimate))
                 restored, _ = reduced_luma(target, ESTIMATE_PIXELS)
                 left, believed, without, _ = self._checked(small, known, restored, calm, alone)
             bold = _BOLDEST * ramp(left, *BOLD)
@@ -208,18 +214,49 @@ class Deblurrer:
         elif believed < 1:
             self.said += f", believed to {believed:.0%}"
         if believed > 0 and self._guided is None:
-            _TotalVariation(field, tile=self.tile).restore(source, target, progress=rest)
+            self._restore_by_variation(source, field, target, rest, _coarseness(estimate))
         if believed < 1:
             _draw_back(behind, target, believed)
 
     def _restore_guided(
-        self, source: Pixels, field: KernelField, target: Pixels, progress: Callable[[float], None]
+        self,
+        source: Pixels,
+        field: KernelField,
+        target: Pixels,
+        progress: Callable[[float], None],
+        coarseness: int = 1,
     ) -> Pixels:
-        """Restore by the guided network; return total variation's picture, which it was shown."""
+        """Restore by the guided network; return total variation's picture, which it was shown.
+
+        With a `coarseness` above 1 both restore a copy reduced as much, and the photo is changed as that is.
+        """
         assert self._guided is not None
+        if coarseness > 1:
+            copy = TensorPixels(_box_means(source, coarseness))
+            restored = copy.blank_like()
+            bolder = self._restore_guided(copy, field.scaled(1 / coarseness), restored, progress)
+            _draw_back(_Changed(source, copy, restored), target, 0.0)
+            return _Changed(source, copy, bolder)
         bolder = source.blank_like()
         self._guided.restore(GuidedPixels(source, field), _Stacked(target, bolder), progress=progress)
         return bolder
+
+    def _restore_by_variation(
+        self,
+        source: Pixels,
+        field: KernelField,
+        target: Pixels,
+        progress: Callable[[float], None],
+        coarseness: int,
+    ) -> None:
+        """Restore by total variation, with a `coarseness` above 1 as above."""
+        if coarseness > 1:
+            copy = TensorPixels(_box_means(source, coarseness))
+            restored = copy.blank_like()
+            self._restore_by_variation(copy, field.scaled(1 / coarseness), restored, progress, 1)
+            _draw_back(_Changed(source, copy, restored), target, 0.0)
+        else:
+            _TotalVariation(field, tile=self.tile).restore(source, target, progress=progress)
 
     def _checked(
         self, small: Tensor, field: KernelField, restored: Tensor, calm: float, alone: Tensor | None = None
@@ -419,12 +456,7 @@ def reduced(source: Pixels, pixels: int) -> tuple[Tensor, float]:
     """Return a photo (3, h, w) reduced to at most so many pixels, and how many times larger the photo is."""
     height, width = source.height, source.width
     box = max(1, int(math.sqrt(height * width / pixels)))
-    strips, step = [], _STRIP // box * box or box
-    for top in range(0, height, step):
-        rows = source.tensor(rows=slice(top, min(top + step, height)), columns=slice(0, width))
-        strip = rows[:3].float().cpu()
-        strips.append(F.avg_pool2d(strip[None], box, ceil_mode=True)[0] if box > 1 else strip)
-    small = torch.cat(strips, 1)
+    small = _box_means(source, box)
     factor = float(box)
     if small[0].numel() > pixels:
         scale = math.sqrt(pixels / small[0].numel())
@@ -432,6 +464,50 @@ def reduced(source: Pixels, pixels: int) -> tuple[Tensor, float]:
         small = F.interpolate(small[None], size=size, mode="bicubic", antialias=True)[0]
         factor /= scale
     return small.clamp(0, 1), factor
+
+
+def _coarseness(estimate: "Estimate") -> int:
+    """By how much a photo is reduced where it is restored: to taps of `TAP` pixels, about."""
+    return max(1, math.floor(estimate.factor / TAP + 0.5))
+
+
+def _box_means(source: Pixels, box: int) -> Tensor:
+    """Return the means (3, ⌈H/box⌉, ⌈W/box⌉) over squares of a photo, those at its end over what there is."""
+    strips, step = [], _STRIP // box * box or box
+    for top in range(0, source.height, step):
+        area = slice(top, min(top + step, source.height)), slice(0, source.width)
+        strip = source.tensor(rows=area[0], columns=area[1])[:3].float().cpu()
+        strips.append(F.avg_pool2d(strip[None], box, ceil_mode=True)[0] if box > 1 else strip)
+    return torch.cat(strips, 1)
+
+
+class _Changed:
+    """A photo v changed as a copy of it, its means over squares, was: v + (u' − v'), enlarged bicubically."""
+
+    def __init__(self, source: Pixels, copy: Pixels, restored: Pixels) -> None:
+        self.source, self.copy, self.restored = source, copy, restored
+        self.height, self.width = source.height, source.width
+        self.box = -(-source.height // copy.height)
+
+    def tensor(self, *, rows: slice, columns: slice) -> Tensor:
+        """Return a rectangle (3, h, w), by that of the copy and two pixels around it."""
+        parts, inner = [], []
+        for part, most in ((rows, self.copy.height), (columns, self.copy.width)):
+            first = max(part.start // self.box - 2, 0)
+            parts.append(slice(first, min(-(-part.stop // self.box) + 2, most)))
+            inner.append(slice(part.start - first * self.box, part.stop - first * self.box))
+        after, before = (each.tensor(rows=parts[0], columns=parts[1]) for each in (self.restored, self.copy))
+        change = F.interpolate((after - before)[None], scale_factor=self.box, mode="bicubic")[0]
+        pixels = self.source.tensor(rows=rows, columns=columns)
+        return pixels + change[:, inner[0], inner[1]].to(pixels.device)
+
+    def put(self, tensor: Tensor, *, row: int = 0, column: int = 0) -> None:
+        """Refuse: it is read only."""
+        raise TypeError("a photo that is changed as a copy of it was cannot be written into")
+
+    def blank_like(self) -> Pixels:
+        """Return a blank photo."""
+        return self.source.blank_like()
 
 
 class GuidedPixels:
