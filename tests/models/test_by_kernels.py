@@ -256,11 +256,18 @@ def test_a_network_that_declares_its_channels_only_will_do_in_tiles_of_its_resto
     assert (tiled.values - result.values).abs().mean() < 0.01 < (result.values - shaken).abs().mean()
 
 
-@pytest.mark.parametrize("pixels", [1_000_000, 10_000])
+@pytest.mark.parametrize(
+    ("pixels", "length", "box"),
+    [(1_000_000, 16, 1), (1_000_000, 3, 1), (10_000, 16, 1), (10_000, 7, 2), (10_000, 3, 2), (4_000, 3, 3)],
+)
 def test_the_witness_says_how_far_and_the_filler_restores_all_of_the_photo(
-    pixels, sharp, known, monkeypatch
+    pixels, length, box, sharp, known, monkeypatch
 ) -> None:
+    """A large photo by a copy in which the blur is short, but no smaller than the one that was checked."""
     find(known, monkeypatch)
+    monkeypatch.setattr(by_kernels, "FILLED_LENGTH", length)
+    monkeypatch.setattr(by_kernels, "TAP", 100)
+    sizes: list[int] = []
     for name, value in (("unexplained", 0.6), ("direction", 1.3), ("sidedness", 0.5)):
         monkeypatch.setattr(by_kernels, name, lambda *_, value=value: value)
     monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", pixels)
@@ -274,12 +281,14 @@ def test_the_witness_says_how_far_and_the_filler_restores_all_of_the_photo(
 
     monkeypatch.setattr(by_kernels, "agreement", agreement)
     result = TensorPixels(torch.empty_like(photo))
+    networks[1].register_forward_hook(lambda _, seen, __: sizes.append(seen[0].shape[-1]))
     witness, filler = (TiledRestorer(network, precision="fp32") for network in networks)
     Deblurrer(
         TiledRestorer(Believer(), precision="fp32"), witness=witness, filler=filler, pixels=pixels
     ).restore(TensorPixels(photo), result)
     assert torch.allclose(result.values, photo + 0.05, atol=1e-6)  # half of what the filler changes
     assert [network.calls for network in networks] == [1, 1]
+    assert sizes == [-(-photo.shape[-1] // box)]
 
 
 @pytest.mark.parametrize(("left", "mix", "calls"), [(0.5, True, 1), (0.5, False, 0), (0.7, False, 1)])

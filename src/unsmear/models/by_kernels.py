@@ -75,6 +75,10 @@ FILLED_SIDED = (0.06, 0.17)
 FILLED_TRACE = (-0.08, 0.0)
 """The same for these values of `trace`: lines along the path explain more than motion does."""
 
+FILLED_LENGTH = 16
+"""Pixels of blur, about, with which a photo of more than `ESTIMATE_PIXELS` is restored without kernels; if it has
+more, a copy is, reduced as much. What the network was trained on is three times as long at most."""
+
 BOLD = (0.45, 0.2)
 """The more of the photo is explained, from 0 to 1 between these unexplained parts, the more of total
 variation's picture, which the network was shown, is taken beside the network's: it is bolder, and right where
@@ -200,7 +204,8 @@ class Deblurrer:
             filler = self.filler if without > 0 and (believed == 0 or (self.mix and believed < 1)) else None
             if filler is not None:
                 behind = source.blank_like()
-                filler.restore(source, behind, progress=rest if left_out else lambda _: None)
+                box = min(int(factor), max(1, math.floor(_longest(field) / FILLED_LENGTH + 0.5)))
+                _restore_coarsely(filler, source, behind, box, rest if left_out else lambda _: None)
                 _draw_back(source, behind, without)
             elif left_out:
                 rest(1.0)
@@ -214,7 +219,9 @@ class Deblurrer:
         elif believed < 1:
             self.said += f", believed to {believed:.0%}"
         if believed > 0 and self._guided is None:
-            self._restore_by_variation(source, field, target, rest, _coarseness(estimate))
+            box = _coarseness(estimate)
+            variation = _TotalVariation(field.scaled(1 / box), tile=self.tile)
+            _restore_coarsely(variation, source, target, box, rest)
         if believed < 1:
             _draw_back(behind, target, believed)
 
@@ -240,23 +247,6 @@ class Deblurrer:
         bolder = source.blank_like()
         self._guided.restore(GuidedPixels(source, field), _Stacked(target, bolder), progress=progress)
         return bolder
-
-    def _restore_by_variation(
-        self,
-        source: Pixels,
-        field: KernelField,
-        target: Pixels,
-        progress: Callable[[float], None],
-        coarseness: int,
-    ) -> None:
-        """Restore by total variation, with a `coarseness` above 1 as above."""
-        if coarseness > 1:
-            copy = TensorPixels(_box_means(source, coarseness))
-            restored = copy.blank_like()
-            self._restore_by_variation(copy, field.scaled(1 / coarseness), restored, progress, 1)
-            _draw_back(_Changed(source, copy, restored), target, 0.0)
-        else:
-            _TotalVariation(field, tile=self.tile).restore(source, target, progress=progress)
 
     def _checked(
         self, small: Tensor, field: KernelField, restored: Tensor, calm: float, alone: Tensor | None = None
@@ -469,6 +459,19 @@ def reduced(source: Pixels, pixels: int) -> tuple[Tensor, float]:
 def _coarseness(estimate: "Estimate") -> int:
     """By how much a photo is reduced where it is restored: to taps of `TAP` pixels, about."""
     return max(1, math.floor(estimate.factor / TAP + 0.5))
+
+
+def _restore_coarsely(
+    restorer: TiledRestorer, source: Pixels, target: Pixels, box: int, progress: Callable[[float], None]
+) -> None:
+    """Restore a copy, the means over squares of `box` pixels, and change the photo as that is changed."""
+    if box == 1:
+        restorer.restore(source, target, progress=progress)
+        return
+    copy = TensorPixels(_box_means(source, box))
+    restored = copy.blank_like()
+    restorer.restore(copy, restored, progress=progress)
+    _draw_back(_Changed(source, copy, restored), target, 0.0)
 
 
 def _box_means(source: Pixels, box: int) -> Tensor:
