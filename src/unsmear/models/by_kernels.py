@@ -76,8 +76,8 @@ FILLED_TRACE = (-0.08, 0.0)
 """The same for these values of `trace`: lines along the path explain more than motion does."""
 
 FILLED_LENGTH = 16
-"""Pixels of blur, about, with which a photo of more than `ESTIMATE_PIXELS` is restored without kernels; if it has
-more, a copy is, reduced as much. What the network was trained on is three times as long at most."""
+"""Pixels of blur, about, with which a photo of more than `ESTIMATE_PIXELS` is restored without kernels. Where it
+has more, a copy is, reduced as much; what the network was trained on is three times as long at most."""
 
 BOLD = (0.45, 0.2)
 """The more of the photo is explained, from 0 to 1 between these unexplained parts, the more of total
