@@ -76,7 +76,7 @@ FILLED_TRACE = (-0.08, 0.0)
 """The same for these values of `trace`: lines along the path explain more than motion does."""
 
 FILLED_LENGTH = 16
-"""Pixels of blur, about, with which a photo of more than `ESTIMATE_PIXELS` is restored without kernels. Where it
+"""Pixels of blur, about, with which a photo of more than `ESTIMATE_PIXELS` is restored without kernels. If it
 has more, a copy is, reduced as much; what the network was trained on is three times as long at most."""
 
 BOLD = (0.45, 0.2)
