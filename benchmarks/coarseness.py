@@ -5,10 +5,10 @@
 Real and simulated blur with its truth, estimates as the fast way makes them (one kernel, or a turning
 camera's, for all of the picture), but on a copy reduced by r = 2, 3 and 4, as a photo of 4, 9 and 16
 megapixels is by default. With the same estimate the guided network then restores the picture itself, and
-copies of it reduced by 2 up to r, whose change is enlarged (models/by_kernels.py); total variation's share and
-the belief in the kernels are those of `unsmear deblur`. Printed are, for each set and r, the mean gains over
-the blurred picture: of all that was restored, and drawn back by the belief (that times the gain, about what the
-command gives).
+copies of it reduced by 2 up to r, whose change is enlarged (models/by_kernels.py); total variation's
+share and the belief in the kernels are those of `unsmear deblur`. Printed are, for each set and r, the
+mean gains over the blurred picture: of all that was restored, and drawn back by the belief (that times
+the gain, about what the command gives).
 
 GoPro (8), and every --every'th of Köhler (24, by shift and gain) and Lai's uniform ones (20, by shift).
 """
