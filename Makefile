@@ -37,10 +37,11 @@ format: $(DEV)  ## format the code and mend what the linter can mend
 
 check: lint test  ## lint and test: run it before a commit
 
-report: $(DEV)  ## write the tables of docs/REPRODUCTION.md and of TRAINING.md's study anew from the logs
+report: $(DEV)  ## write the tables of REPRODUCTION.md and of TRAINING.md's and MODELS.md's studies anew from the logs
 	$(ENV_PYTHON) benchmarks/claims.py report --write >/dev/null
 	$(ENV_PYTHON) benchmarks/claims_known.py report --write >/dev/null
 	$(ENV_PYTHON) benchmarks/recipe_study.py report --write >/dev/null
+	$(ENV_PYTHON) benchmarks/predicted_kernels.py report --write >/dev/null
 
 wheel: $(LIGHT)  ## build the wheel into dist/
 	$(ENV_PYTHON) -m pip wheel --disable-pip-version-check --no-deps -w dist .
