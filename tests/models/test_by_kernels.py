@@ -267,7 +267,7 @@ def test_the_witness_says_how_far_and_the_filler_restores_all_of_the_photo(
     find(known, monkeypatch)
     monkeypatch.setattr(by_kernels, "FILLED_LENGTH", length)
     monkeypatch.setattr(by_kernels, "TAP", 100)
-    sizes: list[int] = []
+    sizes, parts = list[int](), list[float]()
     for name, value in (("unexplained", 0.6), ("direction", 1.3), ("sidedness", 0.5)):
         monkeypatch.setattr(by_kernels, name, lambda *_, value=value: value)
     monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", pixels)
@@ -285,7 +285,8 @@ def test_the_witness_says_how_far_and_the_filler_restores_all_of_the_photo(
     witness, filler = (TiledRestorer(network, precision="fp32") for network in networks)
     Deblurrer(
         TiledRestorer(Believer(), precision="fp32"), witness=witness, filler=filler, pixels=pixels
-    ).restore(TensorPixels(photo), result)
+    ).restore(TensorPixels(photo), result, progress=parts.append)
+    assert sum(parts) == pytest.approx(1)
     assert torch.allclose(result.values, photo + 0.05, atol=1e-6)  # half of what the filler changes
     assert [network.calls for network in networks] == [1, 1]
     assert sizes == [-(-photo.shape[-1] // box)]
@@ -342,54 +343,61 @@ def test_a_large_photo_is_checked_itself_too(shaken, known, monkeypatch) -> None
 
 
 @pytest.mark.parametrize(("pixels", "coarseness"), [(30_000, 1), (7_500, 1), (3_000, 2), (600, 4)])
-@pytest.mark.parametrize("by_network", [True, False])
+@pytest.mark.parametrize(("by_network", "bold"), [(True, 0.0), (True, 0.32), (False, 0.0)])
 def test_a_photo_is_restored_no_finer_than_its_blur_is_known(
-    by_network, pixels, coarseness, shaken, known, monkeypatch
+    by_network, bold, pixels, coarseness, shaken, known, monkeypatch
 ) -> None:
-    """Taps of about two pixels: the photo is changed as a copy of that size is."""
+    """Taps of about two pixels: the photo is changed as a copy of that size is, by kernels of that size."""
 
-    class Inner(nn.Module):
-        """Stands for total variation."""
+    class Variation:
+        """Stands for total variation where it restores by itself."""
 
         def __init__(self, field: KernelField, *, tile: int | None) -> None:
-            super().__init__()
             fields.append(field)
 
         def restore(self, source: TensorPixels, target: TensorPixels, *, progress) -> None:
-            target.values.copy_(brightened(source.values))
-            sizes.append(source.values[0].numel())
+            target.values.copy_(brighter(source.values))
             progress(1.0)
 
-    class Outer(Believer):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            sizes.append(x[0, 0].numel())
-            return brightened(x[:, :3])
+    class Shown(by_kernels.GuidedPixels):
+        """Stands for the filtered pictures."""
 
-    def brightened(x: torch.Tensor) -> torch.Tensor:
-        return x + 0.1 * (1 - x)
+        def __init__(self, source: TensorPixels, field: KernelField) -> None:
+            super().__init__(source, field)
+            fields.append(field)
 
-    sizes: list[int] = []
+        def tensor(self, *, rows: slice, columns: slice) -> torch.Tensor:
+            seen = self.source.tensor(rows=rows, columns=columns)
+            return torch.cat([seen, brighter(seen), darker(seen)])
+
+    def brighter(x: torch.Tensor) -> torch.Tensor:
+        return x + 0.3 * (1 - x)
+
+    def darker(x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * x
+
+    def changed(way) -> torch.Tensor:
+        change = F.interpolate((way(copy) - copy)[None], scale_factor=coarseness, mode="bicubic")[0]
+        return (shaken + change[:, : shaken.shape[1], : shaken.shape[2]]).clamp(0, 1)
+
     fields: list[KernelField] = []
     factor = (shaken[0].numel() / pixels) ** 0.5
-    monkeypatch.setattr(
-        by_kernels,
-        "estimate_kernels",
-        lambda *_, **__: by_kernels.Estimate(luma(shaken), known.scaled(1 / factor), factor),
-    )
-    monkeypatch.setattr(by_kernels, "_TotalVariation", Inner)
+    found = by_kernels.Estimate(luma(shaken), known.scaled(1 / factor), factor)
+    monkeypatch.setattr(by_kernels, "estimate_kernels", lambda *_, **__: found)
+    monkeypatch.setattr(by_kernels, "_TotalVariation", Variation)
+    monkeypatch.setattr(by_kernels, "GuidedPixels", Shown)
     monkeypatch.setattr(by_kernels, "_believed_by_copy", lambda *_: 1.0)
     monkeypatch.setattr(by_kernels, "ESTIMATE_PIXELS", pixels)
     monkeypatch.setattr(by_kernels, "unexplained", lambda *_: 0.35)
-    monkeypatch.setattr(by_kernels, "BOLD", (0.2, 0.1))
+    monkeypatch.setattr(by_kernels, "BOLD", (0.45, 0.2) if bold else (0.2, 0.1))
     result, parts = TensorPixels(torch.empty_like(shaken)), list[float]()
-    restorer = Deblurrer(TiledRestorer(Outer(), precision="fp32"), by_network=by_network, pixels=pixels)
+    restorer = Deblurrer(TiledRestorer(Believer(), precision="fp32"), by_network=by_network, pixels=pixels)
     restorer.restore(TensorPixels(shaken), result, progress=parts.append)
     copy = F.avg_pool2d(shaken[None], coarseness, ceil_mode=True)[0]
-    assert sizes[-1] == pytest.approx(copy[0].numel(), rel=0.25)
-    change = F.interpolate((brightened(copy) - copy)[None], scale_factor=coarseness, mode="bicubic")[0]
-    change = change[:, : shaken.shape[1], : shaken.shape[2]]
-    assert torch.allclose(result.values, (shaken + change).clamp(0, 1), atol=1e-5)
-    assert sum(parts) == pytest.approx(1)
+    wanted = torch.lerp(changed(brighter), changed(darker), bold)
+    assert torch.allclose(result.values, wanted, atol=1e-5)
+    kernels = found.field.scaled(factor).scaled(1 / coarseness).kernels
+    assert torch.equal(fields[-1].kernels, kernels) and sum(parts) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("box", [2, 3, 5])
@@ -399,10 +407,10 @@ def test_a_change_is_enlarged_alike_in_rectangles_and_as_a_whole(box) -> None:
     copy = TensorPixels(by_kernels._box_means(source, box))
     assert torch.allclose(copy.values, F.avg_pool2d(picture[None], box, ceil_mode=True)[0])
     restored = TensorPixels(torch.rand(copy.values.shape, generator=torch.Generator().manual_seed(4)))
-    changed = by_kernels._Changed(source, copy, restored)
+    changed = by_kernels._Changed(source, copy, restored, box)
     whole = changed.tensor(rows=slice(0, 61), columns=slice(0, 47))
     enlarged = F.interpolate((restored.values - copy.values)[None], scale_factor=box, mode="bicubic")[0]
-    assert torch.allclose(whole, picture + enlarged[:, :61, :47], atol=1e-6)
+    assert torch.allclose(whole, (picture + enlarged[:, :61, :47]).clamp(0, 1), atol=1e-6)
     for rows, columns in (
         (slice(13, 29), slice(7, 31)),
         (slice(50, 61), slice(0, 47)),
@@ -410,7 +418,7 @@ def test_a_change_is_enlarged_alike_in_rectangles_and_as_a_whole(box) -> None:
     ):
         part = changed.tensor(rows=rows, columns=columns)
         assert torch.allclose(part, whole[:, rows, columns], atol=1e-6)
-    same = by_kernels._Changed(source, copy, copy)
+    same = by_kernels._Changed(source, copy, copy, box)
     assert torch.equal(same.tensor(rows=slice(0, 61), columns=slice(0, 47)), picture)
     with pytest.raises(TypeError, match="cannot be written into"):
         same.put(picture)

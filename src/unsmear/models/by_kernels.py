@@ -47,9 +47,8 @@ FAST_PIXELS = 500_000
 """The same where it is to be fast; docs/DEBLURRING.md has what it saves and costs."""
 
 TAP = 2
-"""Pixels, about, of a tap of an estimated kernel where it restores. Of a photo that was reduced further for
-the estimate nothing smaller is known of the blur, and a copy is restored that lies between the two
-(docs/DEBLURRING.md)."""
+"""How many pixels a tap of an estimated kernel has, about, in what is restored: of the blur nothing
+finer is known. Of a photo that was reduced by r for the estimate that is a copy reduced by r / TAP."""
 
 JUDGED_PIXELS = 250_000
 """Pixels of the copy on which a guided network judges kernels."""
@@ -76,8 +75,8 @@ FILLED_TRACE = (-0.08, 0.0)
 """The same for these values of `trace`: lines along the path explain more than motion does."""
 
 FILLED_LENGTH = 16
-"""Pixels of blur, about, with which a photo of more than `ESTIMATE_PIXELS` is restored without kernels. If it
-has more, a copy is, reduced as much; what the network was trained on is three times as long at most."""
+"""Pixels of blur, about, that a photo of more than `ESTIMATE_PIXELS` is restored with where it is restored
+without kernels: of one with longer blur a copy is. `FILLER` was trained on up to three times as much."""
 
 BOLD = (0.45, 0.2)
 """The more of the photo is explained, from 0 to 1 between these unexplained parts, the more of total
@@ -115,7 +114,7 @@ class Deblurrer:
 
     Of a photo of more than `ESTIMATE_PIXELS` a copy of that size is restored first; the photo itself is
     restored by kernels, and checked, only if they are believed there. A photo that is larger by far than what
-    the kernels were estimated on is restored by a copy itself, whose taps have about `TAP` pixels.
+    the kernels were estimated on is restored by a copy in which a tap of theirs has about `TAP` pixels.
 
     Args:
         network: restores with a guided network; None: total variation without any check, which fits the photo
@@ -242,8 +241,8 @@ class Deblurrer:
             copy = TensorPixels(_box_means(source, coarseness))
             restored = copy.blank_like()
             bolder = self._restore_guided(copy, field.scaled(1 / coarseness), restored, progress)
-            _draw_back(_Changed(source, copy, restored), target, 0.0)
-            return _Changed(source, copy, bolder)
+            _draw_back(_Changed(source, copy, restored, coarseness), target, 0.0)
+            return _Changed(source, copy, bolder, coarseness)
         bolder = source.blank_like()
         self._guided.restore(GuidedPixels(source, field), _Stacked(target, bolder), progress=progress)
         return bolder
@@ -471,7 +470,7 @@ def _restore_coarsely(
     copy = TensorPixels(_box_means(source, box))
     restored = copy.blank_like()
     restorer.restore(copy, restored, progress=progress)
-    _draw_back(_Changed(source, copy, restored), target, 0.0)
+    _draw_back(_Changed(source, copy, restored, box), target, 0.0)
 
 
 def _box_means(source: Pixels, box: int) -> Tensor:
@@ -485,12 +484,12 @@ def _box_means(source: Pixels, box: int) -> Tensor:
 
 
 class _Changed:
-    """A photo v changed as a copy of it, its means over squares, was: v + (u' − v'), enlarged bicubically."""
+    """A photo v changed as its copy was, the means over squares of `box` pixels: v + (u' − v'), the bracket
+    enlarged bicubically, in [0, 1]."""
 
-    def __init__(self, source: Pixels, copy: Pixels, restored: Pixels) -> None:
-        self.source, self.copy, self.restored = source, copy, restored
+    def __init__(self, source: Pixels, copy: Pixels, restored: Pixels, box: int) -> None:
+        self.source, self.copy, self.restored, self.box = source, copy, restored, box
         self.height, self.width = source.height, source.width
-        self.box = -(-source.height // copy.height)
 
     def tensor(self, *, rows: slice, columns: slice) -> Tensor:
         """Return a rectangle (3, h, w), by that of the copy and two pixels around it."""
@@ -502,7 +501,7 @@ class _Changed:
         after, before = (each.tensor(rows=parts[0], columns=parts[1]) for each in (self.restored, self.copy))
         change = F.interpolate((after - before)[None], scale_factor=self.box, mode="bicubic")[0]
         pixels = self.source.tensor(rows=rows, columns=columns)
-        return pixels + change[:, inner[0], inner[1]].to(pixels.device)
+        return (pixels + change[:, inner[0], inner[1]].to(pixels.device)).clamp_(0, 1)
 
     def put(self, tensor: Tensor, *, row: int = 0, column: int = 0) -> None:
         """Refuse: it is read only."""
