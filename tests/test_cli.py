@@ -1,6 +1,7 @@
 """The command line as a whole; each command's own work is tested beside its stage."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,23 @@ def test_doctor_tells_a_network_that_gives_nan(monkeypatch):
 
 def test_doctor_names_a_missing_extra():
     assert doctor._extra("heic", "no_such_module") == (True, "no: pip install 'unsmear[heic]'")
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_process_of_several_that_trained_ends_before_python_shuts_down(processes):
+    code = (
+        "import atexit, sys; atexit.register(print, 'shut down')\n"
+        "sys.argv = ['unsmear', 'train', 'recipe.toml']\n"
+        "from unsmear import training\n"
+        "training.read_recipe = lambda *_, **__: None; training.train = lambda *_, **__: 'last.safetensors'\n"
+        "from unsmear.cli import app; app()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"WORLD_SIZE": processes},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[0] == "last.safetensors"
+    assert ("shut down" in done.stdout) is (processes == "1")

@@ -1,5 +1,6 @@
 """The command line: every command is a typed function that calls the library under the same names."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -249,6 +250,10 @@ def train(
     from unsmear import training
 
     typer.echo(training.train(training.read_recipe(recipe, changes=changes or ()), resume=resume))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from unsmear.runtime import leave
+
+        leave()
 
 
 @app.command()

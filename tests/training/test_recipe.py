@@ -193,3 +193,9 @@ def test_shipped_recipes(name, pytestconfig):
 def test_shipped_settings_of_pairs(pytestconfig):
     settings = read_settings(pytestconfig.rootpath / "recipes" / "guided-s-pairs.toml")
     assert settings != PairSettings() and sum(settings.weights().values()) == pytest.approx(1.0)
+
+
+def test_without_validation_pairs_there_are_no_samples_and_the_recipe_reads_itself():
+    made = make_recipe({"sharp": "photos", "validation": {"count": 0}})
+    assert made.samples_every == 0 and make_recipe({"sharp": "photos"}).samples_every == 1000
+    assert Recipe.model_validate(made.model_dump(mode="json", exclude_none=True)) == made

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from unsmear.errors import RecipeError
 from unsmear.pairs import GuideSettings, PairSettings
@@ -154,6 +154,20 @@ class Recipe(_Table):
     )
     tensorboard: bool = Field(default=True, description="write TensorBoard's event files if it is installed")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_samples_without_validation(cls, values: Any) -> Any:
+        """Without validation pairs the default is no sample pictures, and written down as that."""
+        if isinstance(values, dict) and "samples_every" not in values:
+            validation = values.get("validation", {})
+            count = (
+                validation.get("count")
+                if isinstance(validation, dict)
+                else getattr(validation, "count", None)
+            )
+            values = values | {"samples_every": 0} if count == 0 else values
+        return values
+
     def model_post_init(self, context: Any) -> None:
         """Refuse settings that contradict one another.
 
@@ -213,7 +227,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         given = {"sharp": recipe.sharp, "bank": recipe.bank, "pairs": recipe.pairs != PairSettings()}
         for key in (key for key, value in given.items() if value):
             yield f"{key}: written pairs are there already and need none; leave {key} or written out"
-    if recipe.samples_every and not recipe.validation.count and "samples_every" in recipe.model_fields_set:
+    if recipe.samples_every and not recipe.validation.count:
         yield "samples_every: pictures show validation pairs, but validation.count is 0"
 
 
