@@ -7,13 +7,37 @@ import os
 import pytest
 
 from unsmear.errors import EvaluationError
-from unsmear.evaluation.tables.cache import Cache, key_of
+from unsmear.evaluation.tables.cache import Cache, code_sha256, key_of
 
 
 def test_a_key_depends_on_every_part_and_on_no_order():
     assert key_of(a=1, b="x") == key_of(b="x", a=1)
     keys = {key_of(a=1), key_of(a=2), key_of(b=1), key_of(a="1"), key_of(a=[1]), key_of(a=1, b=None)}
     assert len(keys) == 6
+
+
+def test_the_hash_of_the_code_is_of_names_and_contents_of_its_modules_alone(tmp_path):
+    (tmp_path / "part").mkdir()
+    one, other = tmp_path / "part/one.py", tmp_path / "other.py"
+    one.write_text("x = 1")
+    other.write_text("")
+    seen = []
+
+    def look():
+        code_sha256.cache_clear()
+        seen.append(code_sha256(tmp_path))
+
+    look()
+    (tmp_path / "notes.txt").write_text("no code")
+    look()
+    assert seen[0] == seen[1]
+    one.write_text("x = 2")
+    look()
+    one.rename(tmp_path / "part/two.py")
+    look()
+    assert len(set(seen)) == 3
+    code_sha256.cache_clear()
+    assert code_sha256() not in seen
 
 
 def test_records_are_kept_from_one_run_to_the_next(tmp_path):

@@ -27,8 +27,9 @@ from unsmear.evaluation.paper_figures import TABLES
 from unsmear.evaluation.protocols import PROTOCOLS, Metric, Protocol
 from unsmear.evaluation.restorers import weights_sha256
 from unsmear.evaluation.tables import make_tables, options, running
+from unsmear.models import create
 from unsmear.models.by_kernels import FILLER, WITNESS
-from unsmear.models.checkpoints import load_checkpoint, shipped_checkpoints
+from unsmear.models.checkpoints import load_checkpoint, save_checkpoint, shipped_checkpoints
 
 
 def save(path: Path, pixels) -> Path:
@@ -127,6 +128,22 @@ def test_a_network_is_scored_from_what_it_wrote_and_is_named_by_its_hash(gopro, 
     assert "Proposed" in (tmp_path / "out/tables.html").read_text()
 
 
+def test_other_code_may_restore_otherwise_so_a_network_restores_anew(gopro, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    save_checkpoint(create("nafnet-16", width=4), tmp_path / "n.safetensors")
+    call = {"methods": [f"N={tmp_path / 'n.safetensors'}"], "benchmarks": {"gopro": gopro}, "limit": 1}
+    call |= {"cache": tmp_path / "cache", "workers": 1}
+    work, asked = running.work, []
+    monkeypatch.setattr(running, "work", lambda job: asked.append(job.network) or work(job))
+    for name in ("one", "two"):
+        one = make_tables(output=tmp_path / name, **call).results.of("N", "gopro")[0]
+    assert len(asked) == 1 and asked[0]
+    monkeypatch.setattr(running, "code_sha256", lambda: "another")
+    other = make_tables(output=tmp_path / "three", **call).results.of("N", "gopro")[0]
+    assert len(asked) == 2 and asked[1]
+    assert other.restored != one.restored and other.sha256 == one.sha256
+
+
 def test_a_label_of_the_paper_stands_in_its_row_and_figures_are_never_mixed(gopro, results, tmp_path):
     names = ["input", f"uformer+lrm={results}", f"Uformer={gopro / 'test'}", f"Other={results}"]
     for path in gopro.glob("test/*/blur/*.png"):  # what "Uformer" made: as it was
@@ -175,6 +192,9 @@ def test_the_same_call_again_computes_nothing_and_writes_the_same(gopro, results
     monkeypatch.setitem(PROTOCOLS, "gopro_rgb", newer)
     make_tables(output=tmp_path / "third", cache=tmp_path / "out/cache", **call)
     assert len(done) == 1 + 12
+    monkeypatch.setattr(running, "code_sha256", lambda: "another")
+    make_tables(output=tmp_path / "fourth", cache=tmp_path / "out/cache", **call)
+    assert len(done) == 1 + 12 + 12
 
 
 def test_bad_pictures_are_named_and_the_rest_is_done(gopro, results, tmp_path):

@@ -1,8 +1,8 @@
 """What earlier runs found, so that a run that was killed goes on and a new method costs only itself.
 
 FOLDER/cache.sqlite holds hashes of files, scores and times; FOLDER/restored/ the pictures that networks
-restored, as PNG. A key is a hash of all that a result depends on, so nothing in it can be out of date: what
-is no longer asked for is merely not found. The folder may be deleted at any time.
+restored, as PNG. A key is a hash of all that a result depends on, unsmear's own code included, so nothing in
+it can be out of date: what is no longer asked for is merely not found. The folder may be deleted at any time.
 """
 
 import hashlib
@@ -10,9 +10,11 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import unsmear
 from unsmear.errors import EvaluationError
 from unsmear.writable import make_writable
 
@@ -25,6 +27,13 @@ create table if not exists records (key text primary key, record text);
 def key_of(**parts: Any) -> str:
     """SHA-256 of named parts that JSON can hold; the order of the names does not matter."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@lru_cache
+def code_sha256(folder: Path = Path(unsmear.__file__).parent) -> str:
+    """SHA-256 of the names and contents of a package's modules, unsmear's without `folder`."""
+    files = sorted(folder.rglob("*.py"))
+    return key_of(**{path.relative_to(folder).as_posix(): _sha256(path) for path in files})
 
 
 class Cache:

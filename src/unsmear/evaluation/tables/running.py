@@ -18,13 +18,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-import unsmear
 from unsmear.errors import EvaluationError, UnsmearError
 from unsmear.evaluation.benchmarks import Benchmark, Case
 from unsmear.evaluation.layouts import PairFiles
 from unsmear.evaluation.protocols import Protocol
 from unsmear.evaluation.restorers import find_restorer, match_results
-from unsmear.evaluation.tables.cache import Cache, key_of
+from unsmear.evaluation.tables.cache import Cache, code_sha256, key_of
 from unsmear.evaluation.tables.methods import Method
 from unsmear.models.restoring import find_device
 from unsmear.photo import Photo, read_photo, write_photo
@@ -227,7 +226,7 @@ def _plan(
     if method.kind == "network":
         key = key_of(
             weights=method.about["weights_sha256"], network=method.about["network"], device=place.type,
-            blurred=digests[case.blurred], precision="fp32", unsmear=unsmear.__version__,
+            blurred=digests[case.blurred], precision="fp32", code=code_sha256(), torch=torch.__version__,
         )  # fmt: skip
         job = replace(job, key=key, restored=cache.picture(key))
         record = cache.get(key) or {}
@@ -252,6 +251,7 @@ def _score_key(restored: str, case: Case, protocol: Protocol, digests: dict[Path
     return key_of(
         restored=restored, case=case.name, truth=[digests[file] for file in case.truth],
         blurred=digests[case.blurred], protocol=protocol.name, settings=protocol.settings(),
+        code=code_sha256(),
     )  # fmt: skip
 
 
