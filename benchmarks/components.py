@@ -8,7 +8,8 @@ module writes the features F (N×C) of the bottleneck as L = Q P, Q orthonormal 
 k has the energy ‖P_k‖², taken here as the logarithm of its share of ‖P‖².
 
 parts       how much of the variance of these K numbers each factor explains (analysis of variance over all
-            photographs × directions × lengths, mean over the components; the rest is interaction)
+            photographs × directions × lengths, mean over the components; the rest is interaction); of the
+            direction also the largest of the K parts
 decoding    direction (4 classes, chance 25 %) and length (R², from its logarithm) found from the K numbers by
             ridge regression, on photographs that were left out; beside it the same from the energies of K of
             the C channels of F itself, drawn at random (mean of 20 draws): what is there without the module
@@ -79,12 +80,12 @@ def crops(folder: Path, count: int) -> list[Tensor]:
     return result
 
 
-def parts(values: Floats) -> dict[str, float]:
-    """η² of each factor of values (photographs, directions, lengths, K): mean over K."""
+def parts(values: Floats) -> dict[str, Floats]:
+    """η² of each factor of values (photographs, directions, lengths, K), K numbers each."""
     centred = values - values.mean((0, 1, 2))
     total = (centred**2).mean((0, 1, 2))
     names = {"photograph": (1, 2), "direction": (0, 2), "length": (0, 1)}
-    return {name: float(((centred.mean(axes) ** 2).mean(0) / total).mean()) for name, axes in names.items()}
+    return {name: (centred.mean(axes) ** 2).mean(0) / total for name, axes in names.items()}
 
 
 def decoded(values: Floats) -> tuple[float, float]:
@@ -151,13 +152,15 @@ def main() -> None:
     draws = [rng.choice(plain.shape[-1], values.shape[-1], replace=False) for _ in range(DRAWS)]
     by_channels = np.mean([decoded(plain[..., draw]) for draw in draws], 0)
     print("| energies of | " + " | ".join(f"part of the {name}" for name in parts(values)), end="")
-    print(" | direction, right | length, R² |\n|---|---:|---:|---:|---:|---:|")
+    print(" | at most of the direction | direction, right | length, R² |")
+    print("|---" + "|---:" * 6 + "|")
     for name, data, (right, r2) in (
         (f"{values.shape[-1]} components", values, decoded(values)),
         (f"{values.shape[-1]} of {plain.shape[-1]} channels", plain, tuple(by_channels)),
     ):
-        cells = " | ".join(f"{value:.0%}" for value in parts(data).values())
-        print(f"| {name} | {cells} | {right:.0%} | {r2:.2f} |")
+        explained = parts(data)
+        cells = " | ".join(f"{each.mean():.0%}" for each in explained.values())
+        print(f"| {name} | {cells} | {explained['direction'].max():.0%} | {right:.0%} | {r2:.2f} |")
     if options.picture:
         photo = read_photo(next(iter(find_photos(ROOT / "examples" / "sharp")))).tensor()
         top, left = ((side - SIDE) // 2 for side in photo.shape[-2:])
