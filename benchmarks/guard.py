@@ -1,7 +1,7 @@
 """A photo is never made worse: what `unsmear deblur` does by default to pictures that it cannot improve.
 
-    python benchmarks/guard.py --packages FOLDER [--second] [--few 8] [--model NAME]
-    python benchmarks/guard.py --photos FOLDER [--count 50] [--few 8] [--model NAME]
+    python benchmarks/guard.py --packages FOLDER [--second] [--few 8] [--model NAME] [--fast]
+    python benchmarks/guard.py --photos FOLDER [--count 50] [--few 8] [--model NAME] [--fast]
 
 Photographs, reduced to half a megapixel: `--count` of them as they are, sharp, and `--few` of them, evenly
 spread, spoiled by something that is not motion: defocus (a disc), a Gaussian, noise, a dark night with noise,
@@ -147,6 +147,7 @@ def main() -> None:
     options.add_argument("--count", type=int, default=50)
     options.add_argument("--few", type=int, default=8)
     options.add_argument("--model", default="guided-s")
+    options.add_argument("--fast", action="store_true", help="what `unsmear deblur --fast` does")
     chosen = options.parse_args()
     if chosen.second and not chosen.packages:
         options.error("--second is of --packages")
@@ -155,7 +156,7 @@ def main() -> None:
     photos = [found[(2 * place + 1) * len(found) // (2 * count)] for place in range(count)]
     scores: dict[str, list[tuple[float, float]]] = {}
     for kind, name, picture, truth in cases(photos, chosen.few):
-        output = _eight_bits(unsmear.deblur(picture, model=chosen.model))
+        output = _eight_bits(unsmear.deblur(picture, model=chosen.model, fast=chosen.fast))
         moved = _psnr(output, picture)
         gain = 0.0 if math.isinf(moved) or picture is truth else _psnr(output, truth) - _psnr(picture, truth)
         scores.setdefault(kind, []).append((moved, gain))

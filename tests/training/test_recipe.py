@@ -1,10 +1,12 @@
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from unsmear.errors import RecipeError
+from unsmear.models import NETWORKS
 from unsmear.pairs import PairSettings, read_settings
 from unsmear.training.recipe import Recipe, differences, make_recipe, read_recipe, to_toml
 from unsmear.training.schedule import learning_rate
@@ -170,23 +172,18 @@ def test_published_recipes_train_their_network_down_to_the_end(name, pytestconfi
     assert (recipe.adversarial is not None) == (name == "deblurgan")
 
 
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        "paper",
-        "sglrn-t-cpu",
-        "guided-s",
-        "guided-s-tune",
-        "unet-s",
-        "nafnet-s",
-        "svrnn",
-        "svrnn-published",
-        "radn",
-    ],
+    "path",
+    [path for path in sorted(RECIPES.rglob("*.toml")) if path.stem != "guided-s-pairs"],
+    ids=lambda path: path.relative_to(RECIPES).as_posix(),
 )
-def test_shipped_recipes(name, pytestconfig):
-    recipe = read_recipe(pytestconfig.rootpath / "recipes" / f"{name}.toml")
-    if name == "paper":
+def test_shipped_recipes(path):
+    recipe = read_recipe(path)
+    assert recipe.network in NETWORKS
+    if path.stem == "paper":
         assert recipe == make_recipe({"run": "runs/paper"})
 
 

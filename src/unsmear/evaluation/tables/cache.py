@@ -1,8 +1,8 @@
 """What earlier runs found, so that a run that was killed goes on and a new method costs only itself.
 
 FOLDER/cache.sqlite holds hashes of files, scores and times; FOLDER/restored/ the pictures that networks
-restored, as PNG. A key is a hash of all that a result depends on, unsmear's own code included, so nothing in
-it can be out of date: what is no longer asked for is merely not found. The folder may be deleted at any time.
+restored, as PNG. A key is a hash of what a result depends on, unsmear's own code included, so that nothing in
+it goes out of date: what is no longer asked for is merely not found. The folder may be deleted at any time.
 """
 
 import hashlib

@@ -227,6 +227,7 @@ def _plan(
         key = key_of(
             weights=method.about["weights_sha256"], network=method.about["network"], device=place.type,
             blurred=digests[case.blurred], precision="fp32", code=code_sha256(), torch=torch.__version__,
+            processor=torch.backends.cpu.get_cpu_capability(),
         )  # fmt: skip
         job = replace(job, key=key, restored=cache.picture(key))
         record = cache.get(key) or {}
@@ -251,7 +252,7 @@ def _score_key(restored: str, case: Case, protocol: Protocol, digests: dict[Path
     return key_of(
         restored=restored, case=case.name, truth=[digests[file] for file in case.truth],
         blurred=digests[case.blurred], protocol=protocol.name, settings=protocol.settings(),
-        code=code_sha256(),
+        code=code_sha256(), torch=torch.__version__,
     )  # fmt: skip
 
 
