@@ -205,7 +205,7 @@ def deblur(
 ) -> None:
     """Take the motion blur out of photographs; what is finished is skipped, exit code 1 if one failed."""
     _prepare_process()
-    if not fast and (model == "guided-s" or by == "kernels"):
+    if model == "guided-s" or by == "kernels":
         from unsmear.runtime import start_workers
 
         start_workers("unsmear.estimation.candidates")

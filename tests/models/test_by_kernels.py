@@ -8,6 +8,7 @@ from torch import nn
 import unsmear
 from unsmear.basis.kernels import camera_shake, defocus, linear_motion
 from unsmear.blurring import blur, luma
+from unsmear.deblurring.pictures import make_restorer
 from unsmear.errors import KernelError, ModelError
 from unsmear.estimation.field import KernelField
 from unsmear.estimation.filtering import guided_input
@@ -18,10 +19,25 @@ from unsmear.models.by_kernels import (
     Estimate,
     GuidedPixels,
     deblurred,
+    estimate_kernels,
     reduced_luma,
 )
 from unsmear.models.checkpoints import load_checkpoint
 from unsmear.models.tiling import TensorPixels, TiledRestorer
+from unsmear.runtime import one_thread
+
+
+class Threads:
+    """A number of threads that is only noted."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self) -> int:
+        return self.count
+
+    def set(self, count: int) -> None:
+        self.count = count
 
 
 class Believer(nn.Module):
@@ -486,7 +502,7 @@ def test_kernels_of_areas_are_taken_where_they_promise_more(kinds, shaken, known
             self.kernel, self.scale, self.grey, self.refined = kernel, 1.0, shaken[0], False
 
         def refine(self, scale: float) -> None:
-            self.refined = scale == 1.0
+            self.refined = scale == 1.0 and torch.get_num_threads() == 1
 
     parts = torch.zeros(2, shaken.shape[1] // 8, shaken.shape[2] // 8)
     parts[:, :, :10], parts[1, :, 10:] = 1.0 / kinds, 1.0
@@ -495,7 +511,10 @@ def test_kernels_of_areas_are_taken_where_they_promise_more(kinds, shaken, known
     judge = TiledRestorer(load_checkpoint("guided-s"), precision="fp32")
     source = TensorPixels(shaken)
     found = [Found(wrong), Found(right)]
+    monkeypatch.setattr(torch, "get_num_threads", threads := Threads(3))
+    monkeypatch.setattr(torch, "set_num_threads", threads.set)
     field = by_kernels._judged(source, found, judge)  # type: ignore[arg-type]
+    assert threads() == 3
     assert field is not None and field.is_uniform is (kinds == 1)
     assert found[1].refined and found[0].refined is (kinds == 2)
     found = [Found(right), Found(wrong)]
@@ -504,8 +523,6 @@ def test_kernels_of_areas_are_taken_where_they_promise_more(kinds, shaken, known
 
 
 def test_the_fast_way_looks_for_one_kernel_in_all_of_the_photo(shaken, monkeypatch) -> None:
-    from unsmear.deblurring.pictures import make_restorer
-
     asked, sizes = [], []
 
     def estimate(source, judge=None, *, pixels):
@@ -519,6 +536,36 @@ def test_the_fast_way_looks_for_one_kernel_in_all_of_the_photo(shaken, monkeypat
             make_restorer(fast=fast).restore(TensorPixels(shaken), TensorPixels(torch.empty_like(shaken)))
     assert asked[0] is None and isinstance(asked[1], TiledRestorer)
     assert sizes == [by_kernels.FAST_PIXELS, by_kernels.ESTIMATE_PIXELS] == [500_000, 1_000_000]
+
+
+def test_an_estimate_is_the_same_whatever_the_threads_and_leaves_them_as_they_were(
+    shaken, monkeypatch
+) -> None:
+    seen, judge, before = {}, make_restorer(), torch.get_num_threads()
+
+    def watched(name, step):
+        def run(*given):
+            seen.setdefault(name, set()).add(torch.get_num_threads())
+            return step(*given)
+
+        return run
+
+    for name in ("search", "find_candidates", "estimate_camera", "_cost"):
+        monkeypatch.setattr(by_kernels, name, watched(name, getattr(by_kernels, name)))
+    try:
+        for one in (None, judge.network):
+            fields = []
+            for threads in (1, 3):
+                torch.set_num_threads(threads)
+                fields.append(estimate_kernels(TensorPixels(shaken), one).field)
+                assert torch.get_num_threads() == threads
+            assert torch.equal(fields[0].kernels, fields[1].kernels)
+        assert len(seen) == 4 and all(threads == {1} for threads in seen.values())
+        with pytest.raises(KernelError), one_thread():
+            raise KernelError("left as it was")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_kernels_alone_are_judged_by_the_network(shaken, known, monkeypatch) -> None:

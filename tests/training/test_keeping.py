@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,6 +107,9 @@ def test_export(recipe, tmp_path):
     with pytest.raises(TrainingError, match="has saved a checkpoint"):
         export(done.run, tmp_path / "x.safetensors")
     train(done)
+    (Path(done.run) / "best.safetensors").unlink(missing_ok=True)
+    with pytest.raises(TrainingError, match=r"best\.safetensors: not there; .*take --which last"):
+        export(done.run, tmp_path / "x.safetensors")
     said = export(done.run, tmp_path / "half" / "x.safetensors", dtype="fp16", which="last")
     assert "tiny after step 1, fp16" in said and "left out: optimizer state and log; weights rounded" in said
     whole, half = (

@@ -39,7 +39,7 @@ from unsmear.errors import KernelError, PhotoError, UnsmearError
 from unsmear.estimation.photograph import PhotographFit, direction, estimate_photograph, shape_of
 from unsmear.photo import PHOTO_SUFFIXES, find_photos, read_photo
 from unsmear.photo.pixels import Photo
-from unsmear.runtime import end_with_parent
+from unsmear.runtime import end_with_parent, one_thread
 
 _VERSION = 1  # of what is in the journal; raised when the estimate changes
 _SIDE = 256  # pixels of a region
@@ -284,13 +284,9 @@ def _estimates(
     """Go through the photographs in this process or in others; only few are handed out at a time."""
     workers = min(len(photos), (os.cpu_count() or 1) if workers is None else workers)
     if workers < 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in a worker: the same numbers
-        try:
+        with one_thread():  # as in a worker: the same numbers
             for name, path in photos.items():
                 yield name, _estimate(path, settings)
-        finally:
-            torch.set_num_threads(threads)
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     waiting: dict[Future[Found | str], str] = {}

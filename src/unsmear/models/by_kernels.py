@@ -39,6 +39,7 @@ from unsmear.models.checking import (
 from unsmear.models.judging import CELL, shares
 from unsmear.models.restoring import Precision, image_channels
 from unsmear.models.tiling import Area, Pixels, TensorPixels, TiledRestorer
+from unsmear.runtime import one_thread
 
 ESTIMATE_PIXELS = 1_000_000
 """Larger photos are reduced to this many pixels for the estimate: 60 px of blur at 24 MP are 12 px there."""
@@ -320,15 +321,17 @@ def estimate_kernels(
     if min(grey.shape) < _SMALLEST:
         return nothing
     try:
-        found = [search(grey)] if judge is None else find_candidates(grey)
+        with one_thread():
+            found = [search(grey)] if judge is None else find_candidates(grey)
     except KernelError:  # one colour, without edges
         return nothing
     field = _judged(source, found, judge) if judge is not None and len(found) > 1 else None
     if field is None:
-        found[0].refine(1.0)
-        uniform = KernelField.uniform(found[0].kernel)
-        camera = estimate_camera(grey, found[0].kernel).field
-        costs = [_cost(grey, field) for field in (uniform, camera)]
+        with one_thread():
+            found[0].refine(1.0)
+            uniform = KernelField.uniform(found[0].kernel)
+            camera = estimate_camera(grey, found[0].kernel).field
+            costs = [_cost(grey, field) for field in (uniform, camera)]
         field = camera if costs[1] < _CLEARLY * costs[0] else uniform
     return Estimate(grey, field, factor)
 
@@ -353,8 +356,9 @@ def _judged(source: Pixels, found: list[Search], judge: TiledRestorer) -> Kernel
     whole, areas = (_promised(small, field, judge) for field in fields)
     if whole > _MORE * areas:
         return None
-    for index, one in zip(kept, refined([found[index] for index in kept]), strict=True):
-        found[index] = one
+    with one_thread():
+        for index, one in zip(kept, refined([found[index] for index in kept]), strict=True):
+            found[index] = one
     kernels = [found[index].kernel for index in kept]
     paths = [place for place, kernel in enumerate(kernels) if not scattered(kernel)]
     if not paths:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from unsmear.errors import PairsError
-from unsmear.runtime import end_with_parent
+from unsmear.runtime import end_with_parent, one_thread
 
 Work = Callable[[Sequence[int]], Any]  # the indices of a chunk → a report
 
@@ -41,13 +41,9 @@ def in_chunks(work: Work, chunks: Sequence[Sequence[int]], *, workers: int) -> I
     """
     workers = min(workers, len(chunks))
     if workers <= 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in a worker: the same bytes
-        try:
+        with one_thread():  # as in a worker: the same bytes
             for chunk in chunks:
                 yield work(chunk)
-        finally:
-            torch.set_num_threads(threads)
         return
     pool = ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(work,)

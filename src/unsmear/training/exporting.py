@@ -39,7 +39,11 @@ def export(
     """
     source, output = Path(run) / f"{which}.safetensors", Path(output)
     if not source.exists():
-        raise TrainingError(f"{source}: not there; expected the folder of a run that has saved a checkpoint")
+        last = source.with_name("last.safetensors")
+        hint = "; the run has had no validation yet: take --which last" if last.exists() else ""
+        raise TrainingError(
+            f"{source}: not there; expected the folder of a run that has saved a checkpoint{hint}"
+        )
     if output.suffix != ".safetensors":
         raise TrainingError(f"{output}: a checkpoint is a safetensors file; name it NAME.safetensors")
     if output.exists() and not overwrite:
