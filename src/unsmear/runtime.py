@@ -41,9 +41,9 @@ def prepare_process() -> bool:
 def one_thread() -> Iterator[None]:
     """Have PyTorch compute by one thread, for thousands of small steps such as those of an estimate.
 
-    Two are little quicker there, and where other programs keep the cores busy each step waits for both: at a
-    load of four on two cores an estimate took 76 s for 8. Besides the numbers are then a worker's
-    (`start_workers`), whatever the processor.
+    Two make it a third quicker on an idle machine, but where other programs want the cores each step waits
+    for both threads: beside four programs on two cores an estimate took 76 s for 8. And the numbers are then
+    those of a worker (`start_workers`), however many cores there are.
     """
     import torch
 

@@ -81,6 +81,25 @@ def test_file_with_its_explanation(tmp_path, photograph, monkeypatch):
     assert target.exists() and explanation.scale == 1.0 and explanation.fit.motion
 
 
+def test_it_is_estimated_by_one_thread_as_by_unsmear_kernels(tmp_path, photograph, monkeypatch):
+    photo = Photo(pixels=np.zeros((200, 240, 3), np.uint8))
+    photo.put(photograph)
+    write_photo(photo, tmp_path / "photo.jpg")
+    seen, before = [], torch.get_num_threads()
+
+    def estimate(image):
+        seen.append(torch.get_num_threads())
+        return fit_of(0.0, image)
+
+    monkeypatch.setattr(explaining, "estimate_photograph", estimate)
+    torch.set_num_threads(3)
+    try:
+        explain_file(tmp_path / "photo.jpg")
+        assert seen == [1] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_what_cannot_be_explained_is_named(tmp_path):
     with pytest.raises(UnreadablePhoto, match=r"missing\.jpg"):
         explain_file(tmp_path / "missing.jpg")

@@ -25,6 +25,7 @@ from unsmear.errors import KernelError
 from unsmear.estimation.collecting import read_reduced
 from unsmear.estimation.photograph import PhotographFit, estimate_photograph, reblurred, shape_of
 from unsmear.photo import Photo, check_target, write_photo
+from unsmear.runtime import one_thread
 
 EXPLAINED = "-explained.png"
 """Added to a photo's name."""
@@ -77,7 +78,8 @@ def explain_file(
     check_target(Photo(pixels=np.zeros((1, 1, 3), np.uint8)), target, overwrite=overwrite)
     image, scale, _ = read_reduced(photo, pixels)
     try:
-        fit = estimate_photograph(image)
+        with one_thread():
+            fit = estimate_photograph(image)
     except KernelError as error:
         raise KernelError(f"{photo}: {error}") from error
     explanation = Explanation(draw_explanation(image, fit, name=photo.name, scale=scale), fit, scale)

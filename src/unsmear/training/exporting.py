@@ -40,7 +40,7 @@ def export(
     source, output = Path(run) / f"{which}.safetensors", Path(output)
     if not source.exists():
         last = source.with_name("last.safetensors")
-        hint = "; the run has had no validation yet: take --which last" if last.exists() else ""
+        hint = "; the run has had no validation: take --which last" if last.exists() else ""
         raise TrainingError(
             f"{source}: not there; expected the folder of a run that has saved a checkpoint{hint}"
         )
